@@ -1,0 +1,83 @@
+"""A batch of real images, as read and as the networks take it.
+
+Axes: N images, C channels, H height, W width.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from bigtrain.recipe.errors import DataError
+
+HALF_RANGE = 127.5  # 0..255 -> -1..1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their labels and their numbers in the data set.
+
+    `image_NCHW`: uint8 in channels_last memory as read, float32 in -1..1 after `on_device`; `label_N`: int64, -1
+    where there are no classes; `sample_N`: int64, the sample's number in the data set.
+    """
+
+    image_NCHW: Tensor
+    label_N: Tensor
+    sample_N: Tensor
+
+    def __len__(self) -> int:
+        return self.image_NCHW.shape[0]
+
+    def pin_memory(self) -> Self:
+        """Return the batch in page-locked memory (called by the DataLoader)."""
+        return replace(
+            self,
+            image_NCHW=self.image_NCHW.pin_memory(),
+            label_N=self.label_N.pin_memory(),
+            sample_N=self.sample_N.pin_memory(),
+        )
+
+    def on_device(self, device: torch.device, flip_N: Tensor | None = None) -> Self:
+        """Move to a device and map the pixels to the range the networks use.
+
+        Args:
+            device: where the networks are.
+            flip_N: bool, shape [N]; images to mirror left-right. None mirrors none.
+
+        Returns:
+            float32 images, -1..1; 0 -> -1 and 255 -> 1 exactly; channels_last.
+
+        Raises:
+            DataError: images are not uint8 (float images would be scaled twice).
+        """
+        image_NCHW = to_unit_range(self.image_NCHW.to(device, non_blocking=True))
+        if flip_N is not None:
+            image_NCHW = mirror(image_NCHW, flip_N.to(device))
+        return replace(
+            self,
+            image_NCHW=image_NCHW.contiguous(memory_format=torch.channels_last),
+            label_N=self.label_N.to(device, non_blocking=True),
+            sample_N=self.sample_N.to(device, non_blocking=True),
+        )
+
+
+def to_unit_range(image_NCHW: Tensor) -> Tensor:
+    """Map uint8 0..255 to float32 -1..1; 0 -> -1 and 255 -> 1 exactly.
+
+    Raises:
+        DataError: dtype is not uint8.
+    """
+    if image_NCHW.dtype != torch.uint8:
+        raise DataError(
+            f"images are {image_NCHW.dtype}, not uint8, and would be scaled twice; hand over the batch as it was read"
+        )
+    return image_NCHW.float().sub_(HALF_RANGE).div_(HALF_RANGE)
+
+
+def mirror(image_NCHW: Tensor, flip_N: Tensor) -> Tensor:
+    """Mirror left-right the images whose `flip_N` is true."""
+    assert flip_N.shape == image_NCHW.shape[:1], (
+        f"one flip an image, got {tuple(flip_N.shape)} for {tuple(image_NCHW.shape)}"
+    )
+    return torch.where(flip_N.bool()[:, None, None, None], image_NCHW.flip(3), image_NCHW)

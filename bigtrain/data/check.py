@@ -1,0 +1,147 @@
+"""Everything that can be known about a folder of shards without training on it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
+from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, read_rows
+from bigtrain.data.mixing import SORTED_BELOW, label_mixing
+from bigtrain.data.process import run_jobs
+from bigtrain.data.tar import IMAGE_EXTENSIONS, LABEL_EXTENSION, Member, members
+from bigtrain.data.writer import file_sha256
+from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.image import ImageSpec
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """One shard and a sentence for each of its faults."""
+
+    name: str
+    samples: int
+    bytes: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A checked folder: the index where it could be read, its shards, how well classes are mixed, and all faults."""
+
+    index: FolderIndex | None
+    shards: tuple[ShardReport, ...]
+    mixing: float
+    faults: tuple[str, ...]
+
+    @property
+    def is_sorted(self) -> bool:
+        """Training would refuse the shards because they are sorted by class."""
+        return self.mixing < SORTED_BELOW
+
+
+def check_folder(
+    folder: Path,
+    window_shards: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Verify sizes, checksums, labels and every image of a folder of shards.
+
+    Args:
+        folder: where `index.json` is.
+        window_shards: `data.shuffle_window_shards` of the training to come; decides what counts as sorted by class.
+        max_pixels: images that claim more are faults.
+        jobs: processes.
+        progress: called with (shards done, shards in all).
+    """
+    try:
+        index = FolderIndex.read(folder)
+    except DataError as error:
+        return Report(None, (), 1.0, (str(error),))
+    found: list[ShardReport] = []
+    for report in run_jobs(partial(_check_shard, folder, index.spec, max_pixels), index.shards, jobs):
+        found.append(report)
+        if progress:
+            progress(len(found), len(index.shards))
+    faults = tuple(fault for report in found for fault in report.faults)
+    return Report(index, tuple(found), label_mixing(index, window_shards), faults)
+
+
+def _check_shard(folder: Path, image: ImageSpec, max_pixels: int, entry: ShardEntry) -> ShardReport:
+    faults = tuple(f"shard {entry.name}: {fault}" for fault in _shard_faults(folder, image, max_pixels, entry))
+    return ShardReport(entry.name, entry.samples, entry.bytes, faults)
+
+
+def _shard_faults(folder: Path, image: ImageSpec, max_pixels: int, entry: ShardEntry) -> Iterator[str]:
+    path = folder / entry.name
+    if not path.is_file():
+        yield f"is missing in {folder}"
+        return
+    found_bytes = path.stat().st_size
+    if found_bytes != entry.bytes:
+        yield f"has {found_bytes} bytes where index.json says {entry.bytes} (cut short?)"
+    elif file_sha256(path) != entry.sha256:
+        yield "its sha256 is not the one in index.json"
+    try:
+        rows = read_rows(folder, entry)
+    except DataError as error:
+        yield str(error)
+        return
+    if histogram(rows["label"]) != entry.class_histogram:
+        yield "its rows have another class histogram than index.json"
+    yield from _member_faults(path, rows, image, max_pixels)
+
+
+def _member_faults(path: Path, rows: Rows, image: ImageSpec, max_pixels: int) -> Iterator[str]:
+    places = {row["key"].decode(): place for place, row in enumerate(rows)}
+    images: set[str] = set()
+    labels: dict[str, str] = {}
+    try:
+        for member in members(path):
+            if member.extension == LABEL_EXTENSION:
+                labels[member.key] = member.data.decode("ascii", "replace").strip()
+            elif member.extension in IMAGE_EXTENSIONS:
+                if member.key in images:
+                    yield f"sample {member.key!r} has two images"
+                images.add(member.key)
+                yield from _image_faults(
+                    member, rows[places[member.key]] if member.key in places else None, image, max_pixels
+                )
+    except DataError as error:
+        yield str(error)
+    missing = [key for key in places if key not in images]
+    if missing:
+        yield f"{len(missing)} of {len(rows)} samples of the index are not in the tar, the first is {missing[0]!r}"
+    for key, place in places.items():
+        if key in images:
+            yield from _label_faults(key, labels.get(key), int(rows[place]["label"]), image.num_classes)
+
+
+def _image_faults(member: Member, row: np.void | None, image: ImageSpec, max_pixels: int) -> Iterator[str]:
+    where = f"sample {member.key!r} (offset {member.offset})"
+    if row is None:
+        yield f"{where} is not in its index"
+        return
+    if (member.offset, member.size) != (row["offset"], row["size"]):
+        yield f"{where} lies elsewhere than its index says ({row['offset']})"
+    if member.crc32 != row["crc32"]:
+        yield f"{where} is damaged: crc32 {member.crc32:08x} where the index says {row['crc32']:08x}"
+    try:
+        decode_into(member.data, image, np.empty((image.side, image.side, image.channels), dtype=np.uint8), max_pixels)
+    except ValueError as error:
+        yield f"{where}: the image {error}"
+
+
+def _label_faults(key: str, stored: str | None, indexed: int, num_classes: int) -> Iterator[str]:
+    if num_classes == 0:
+        if indexed != NO_LABEL:
+            yield f"sample {key!r} has label {indexed}, but the data set has no classes"
+        return
+    if not 0 <= indexed < num_classes:
+        yield f"sample {key!r} has label {indexed}, but labels run from 0 to {num_classes - 1}"
+    if stored != str(indexed):
+        yield f"sample {key!r} has label {stored!r} in its .cls and {indexed} in its index"

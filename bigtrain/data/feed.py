@@ -1,0 +1,170 @@
+"""This rank's micro-batches of any global batch, through a DataLoader whose order is the closed-form one.
+
+The sampler computes sample numbers in this process; workers only read and decode. So the position is the whole state:
+a resume is a seek, and the number of workers and ranks cannot change what is read.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bigtrain.data.batch import Batch
+from bigtrain.data.order import Order
+from bigtrain.data.process import FollowParent
+from bigtrain.data.shards import ShardSet
+from bigtrain.data.shuffle import Integers
+from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.layout import Layout
+
+PREFETCHED_PARCELS = 4  # per worker, that may wait decoded
+PARCEL_IMAGES = 64  # small micro-batches travel together up to this many: a parcel costs a worker about 0.3 ms
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A sentence about a bad sample, carried from a worker as data: exceptions arrive wrapped in a traceback."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """Micro-batches on their way out of a worker; labels travel beside the pixels, since a shared tensor is dear."""
+
+    image_NCHW: Tensor
+    label_N: Integers
+    sample_N: Integers
+
+    def pin_memory(self) -> "_Parcel":
+        """Return the parcel with its pixels in page-locked memory (called by the DataLoader)."""
+        return replace(self, image_NCHW=self.image_NCHW.pin_memory())
+
+    def unpacked(self, micro_images: int) -> tuple[Batch, ...]:
+        """Return its micro-batches in order."""
+        label_N, sample_N = torch.from_numpy(self.label_N), torch.from_numpy(self.sample_N)
+        cuts = [slice(at, at + micro_images) for at in range(0, len(label_N), micro_images)]
+        return tuple(Batch(self.image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts)
+
+
+class _Samples(Dataset["_Parcel | Refusal"]):
+    """Parcels by their sample numbers; what a worker runs."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards = shards
+
+    def __getitem__(self, numbers: Integers) -> _Parcel | Refusal:
+        try:
+            batch = self.shards.load(numbers)
+        except DataError as error:
+            return Refusal(str(error))
+        return _Parcel(batch.image_NCHW, batch.label_N.numpy(), batch.sample_N.numpy())
+
+
+class _Positions:
+    """Endless sampler: the sample numbers of this rank's parcels, from a position on; none crosses a global batch."""
+
+    def __init__(self, order: Order, layout: Layout) -> None:
+        self.order = order
+        self.layout = layout
+        self.position = 0
+
+    def __iter__(self) -> Iterator[Integers]:
+        position, layout = self.position, self.layout
+        place_MN = np.array([layout.positions(micro_index) for micro_index in range(layout.accumulation)])
+        step = max(1, PARCEL_IMAGES // layout.micro_images)
+        while True:
+            for at in range(0, layout.accumulation, step):
+                yield self.order.samples(position + place_MN[at : at + step].reshape(-1))
+            position += layout.batch_images
+
+
+class Feed:
+    """Streams global batches from any position; `wait_s` is the time its callers have waited for data."""
+
+    def __init__(
+        self, shards: ShardSet, order: Order, layout: Layout, num_workers: int, pin_memory: bool = False
+    ) -> None:
+        """Prepare to read; workers start at the first `read`, and end with the thread that called it.
+
+        Args:
+            shards: the part of the data set that `order` runs over.
+            order: position -> sample.
+            layout: which images of a global batch this rank computes.
+            num_workers: processes that read and decode; 0 does it in the caller's.
+            pin_memory: give batches in page-locked memory (for a GPU).
+        """
+        self.layout = layout
+        self.wait_s = 0.0
+        self._positions = _Positions(order, layout)
+        self._next_position = -1
+        self._stream: Iterator[_Parcel | Refusal] | None = None
+        self._loader: DataLoader[_Parcel | Refusal] | None = DataLoader(
+            _Samples(shards),
+            batch_size=None,
+            sampler=self._positions,
+            num_workers=num_workers,
+            prefetch_factor=PREFETCHED_PARCELS if num_workers else None,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            # Workers share the opened index and start in milliseconds; they never touch the accelerator.
+            multiprocessing_context="fork" if num_workers else None,
+            worker_init_fn=FollowParent(os.getpid()),
+            collate_fn=_as_it_is,
+        )
+
+    def read(self, position: int) -> tuple[Batch, ...]:
+        """Return this rank's micro-batches of the global batch whose first image is at `position` of the order.
+
+        The position after the last one streams on; any other one seeks, dropping what was read ahead.
+
+        Raises:
+            DataError: a sample of the batch is bad; names shard, key and reason.
+        """
+        started_s = time.monotonic()
+        if self._stream is None or position != self._next_position:
+            self._seek(position)
+        batches: tuple[Batch, ...] = ()
+        while len(batches) < self.layout.accumulation:
+            batches += self._take()
+        self._next_position = position + self.layout.batch_images
+        self.wait_s += time.monotonic() - started_s
+        return batches
+
+    def close(self) -> None:
+        """Stop the workers; the feed cannot be read afterwards."""
+        self._stream = None
+        self._loader = None
+
+    def _seek(self, position: int) -> None:
+        assert self._loader is not None, "the feed was closed"
+        self._positions.position = position
+        self._next_position = -1
+        self._stream = iter(self._loader)
+
+    def _take(self) -> tuple[Batch, ...]:
+        assert self._stream is not None
+        try:
+            found = next(self._stream)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):  # its word for a worker that is gone
+                raise
+            self._stream = None
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"a process that reads data ended ({reason}); if memory ran out, lower data.num_workers, then resume"
+            ) from error
+        if isinstance(found, Refusal):
+            self._stream = None  # a caller that goes on must seek
+            raise DataError(found.sentence)
+        return found.unpacked(self.layout.micro_images)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

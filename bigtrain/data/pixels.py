@@ -1,0 +1,118 @@
+"""Pixels on their way into a shard: opened, brought to channels and size, and encoded, by Pillow.
+
+Axes: H height, W width, C channels.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from bigtrain.data.header import BYTE_BITS, PNG_SIGNATURE, read_header
+
+Pixels = npt.NDArray[np.uint8]
+Format = Literal["jpg", "png", "webp"]
+
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FORMAT_CHANNELS: dict[str, tuple[int, ...]] = {"jpg": (1, 3), "png": (1, 3, 4), "webp": (3, 4)}
+SOURCE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow's others include EPS, which runs Ghostscript
+DEFAULT_QUALITY = 95
+
+# jpg: no chroma subsampling, since a generator learns what the file shows; webp: method 4 is Pillow's default
+_SAVE: dict[str, dict[str, Any]] = {
+    "jpg": {"format": "JPEG", "subsampling": 0},
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "method": 4},
+}
+
+
+def encode(pixels: Pixels | Image.Image, image_format: str, quality: int = DEFAULT_QUALITY) -> bytes:
+    """Encode an image; equal pixels give equal bytes under one version of Pillow.
+
+    Args:
+        pixels: uint8, [H, W] or [H, W, C], or a Pillow image.
+        image_format: "jpg", "png" (lossless) or "webp".
+        quality: 1..100, of jpg and webp.
+    """
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    options = _SAVE[image_format] if image_format == "png" else {**_SAVE[image_format], "quality": quality}
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    return stream.getvalue()
+
+
+def open_image(path: Path, channels: int, max_pixels: int) -> Image.Image:
+    """Read an image file as it is meant to be seen: turned as its EXIF says, transparency over white unless alpha is
+    kept.
+
+    Args:
+        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file.
+        channels: 1 gray, 3 RGB, 4 RGB and alpha.
+        max_pixels: images that claim more are refused before anything is decompressed.
+
+    Raises:
+        ValueError: says why the image is refused (a phrase that continues "the image ...").
+    """
+    data = path.read_bytes()
+    if data.startswith(PNG_SIGNATURE) and read_header(data).bits > BYTE_BITS:
+        raise ValueError(f"has more than {BYTE_BITS} bits a channel")
+    try:
+        with Image.open(io.BytesIO(data), formats=SOURCE_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"claims {image.width}x{image.height} pixels, over the limit of {max_pixels}")
+            if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photograph with a preview
+                raise ValueError("is an animation")
+            return _to_channels(ImageOps.exif_transpose(image), channels)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def _to_channels(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise ValueError(f"has more than {BYTE_BITS} bits a channel (mode {image.mode})")
+    if image.has_transparency_data and channels != 4:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+    return image.convert(MODES[channels])
+
+
+def fit(image: Image.Image, side: int, how: str, resize_filter: str) -> Image.Image:
+    """Bring an image to side x side pixels.
+
+    Args:
+        image: any size.
+        side: pixels.
+        how: "crop" keeps the largest centred square, "pad" keeps all and adds black, "squash" ignores proportions.
+        resize_filter: "lanczos", "box" or "bicubic".
+    """
+    return FITS[how](image, side, FILTERS[resize_filter])
+
+
+def _crop(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    return image.resize((side, side), resample, box=(left, top, left + short, top + short))
+
+
+def _pad(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    framed = Image.new(image.mode, (side, side))
+    framed.paste(image.resize((width, height), resample), ((side - width) // 2, (side - height) // 2))
+    return framed
+
+
+def _squash(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    return image.resize((side, side), resample)
+
+
+FITS: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
+    "crop": _crop,
+    "pad": _pad,
+    "squash": _squash,
+}

@@ -1,0 +1,47 @@
+"""Helper processes that end with the process that started them, and lists of independent jobs."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class FollowParent:
+    """What a helper process does first: die with its parent, and leave signals to it.
+
+    SLURM signals every process of a step; the training process then saves, and still needs its data while it does.
+    """
+
+    parent: int
+
+    def __call__(self, worker: int = 0) -> None:
+        """Take effect in the calling process; `worker` is the DataLoader's number for it."""
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.parent:  # it died before the line above took hold
+            os._exit(1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def run_jobs(job: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
+    """Yield the result of each item in order, computed by `jobs` processes (1: by this one)."""
+    if jobs <= 1 or len(items) <= 1:
+        yield from map(job, items)
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(jobs, len(items)), context, FollowParent(os.getpid())) as pool:
+        try:
+            yield from pool.map(job, items)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

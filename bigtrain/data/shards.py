@@ -1,0 +1,196 @@
+"""A folder of shards as a data set: what its images are, any sample by its number, training and held-out parts.
+
+Axes: N images, C channels, H height, W width, K classes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bigtrain.data.batch import Batch
+from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
+from bigtrain.data.holdout import Holdout, Part
+from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
+from bigtrain.data.order import WindowedOrder
+from bigtrain.data.reader import Sample, ShardReader
+from bigtrain.data.shuffle import Integers
+from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.image import ImageSpec
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """One part of a data set. A sample's number counts through all shards in their stored order, whatever the part."""
+
+    folder: Path
+    index: FolderIndex
+    parts: Holdout
+    part: Part
+    reader: ShardReader
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, holdout: float = 0.0, seed: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> Self:
+        """Open a folder of indexed shards and return its training part.
+
+        Args:
+            folder: a local folder with `index.json`.
+            holdout: share of the samples, 0..1, to keep out of training.
+            seed: decides which samples are held out.
+            max_pixels: images that claim more are refused before decoding.
+
+        Raises:
+            DataError: no or a damaged index, a shard missing or not of its size, nothing left to train on.
+        """
+        path = local_folder(folder)
+        index = FolderIndex.read(path)
+        refuse_wrong_sizes(path, index)
+        parts = Holdout(tuple(entry.samples for entry in index.shards), holdout, seed)
+        shards = cls(path, index, parts, "training", ShardReader(path, index), max_pixels)
+        if not shards.num_samples:
+            raise DataError(
+                f"data.holdout {holdout:g} keeps all {index.num_samples} samples of {path} out of training; lower it"
+            )
+        return shards
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What every image is."""
+        return self.index.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label; empty without classes."""
+        return self.index.classes
+
+    @cached_property
+    def num_samples(self) -> int:
+        """Samples of this part."""
+        return int(self.parts.part_sizes(self.part).sum())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Sha256 of what this part holds; equal for equal content, wherever it lies."""
+        content = self.index.content_sha256()
+        if self.part == "all" or (self.part == "training" and not self.parts.counts.any()):
+            return content
+        return hashlib.sha256(f"{content} {self.part} {self.parts.share!r} {self.parts.seed}".encode()).hexdigest()
+
+    @cached_property
+    def label_counts(self) -> Integers:
+        """Samples of each class in this part, int64 [K]; shape [0] without classes."""
+        if self.part == "all" or (self.part == "training" and not self.parts.counts.any()):
+            counted = add_histograms([entry.class_histogram for entry in self.index.shards])
+        else:
+            counted = histogram(self.reader.labels(self.numbers()))
+        return np.array([counted.get(label, 0) for label in range(len(self.class_names))], dtype=np.int64)
+
+    def training(self) -> Self:
+        """Return the part that is trained on."""
+        return replace(self, part="training")
+
+    def holdout(self) -> Self:
+        """Return the part kept out of training; it may be empty."""
+        return replace(self, part="held_out")
+
+    def whole(self) -> Self:
+        """Return all samples."""
+        return replace(self, part="all")
+
+    def numbers(self) -> Integers:
+        """Return the numbers of this part's samples in stored order, int64 [num_samples]."""
+        starts, shards = self.reader.starts, range(len(self.index.shards))
+        return np.concatenate([starts[shard] + self.parts.rows(shard, self.part) for shard in shards])
+
+    def order(self, seed: int, window_shards: int) -> WindowedOrder:
+        """Return the training order over this part."""
+        return WindowedOrder(self.parts, self.part, seed, window_shards)
+
+    def read(self, number: int) -> tuple[bytes, int]:
+        """Return the stored image of a sample, checked by its crc32, and its label.
+
+        Raises:
+            DataError: no such sample, or damaged.
+        """
+        sample = self._sample(number)
+        return sample.data, sample.label
+
+    def load(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+        """Read and decode samples by their numbers.
+
+        Returns:
+            uint8 images in channels_last memory.
+
+        Raises:
+            DataError: a sample is missing, damaged, or not what the index says; names shard, key and reason.
+        """
+        image, count = self.spec, len(numbers)
+        image_NHWC = torch.empty(count, image.side, image.side, image.channels, dtype=torch.uint8)
+        label_N, pixels_NHWC = np.empty(count, dtype=np.int64), image_NHWC.numpy()
+        for place, number in enumerate(numbers):
+            sample = self._sample(int(number))
+            try:
+                decode_into(sample.data, image, pixels_NHWC[place], self.max_pixels)
+            except ValueError as error:
+                raise DataError(
+                    f"{sample.place} in {self.folder}: the image {error}; remove it at its source and write the "
+                    "shards again"
+                ) from error
+            label_N[place] = sample.label
+        sample_N = torch.from_numpy(np.asarray(numbers, dtype=np.int64).copy())
+        return Batch(image_NHWC.permute(0, 3, 1, 2), torch.from_numpy(label_N), sample_N)
+
+    def _sample(self, number: int) -> Sample:
+        sample = self.reader.read(number)
+        num_classes = self.spec.num_classes
+        if not (0 <= sample.label < num_classes or (num_classes == 0 and sample.label == NO_LABEL)):
+            raise DataError(
+                f"{sample.place} in {self.folder} has label {sample.label}, but there are {num_classes} classes; "
+                "write the shards again"
+            )
+        return sample
+
+
+def local_folder(folder: str | Path) -> Path:
+    """Return the folder a recipe names.
+
+    Raises:
+        DataError: it is a URL or a command, not a folder.
+    """
+    text = str(folder)
+    if text.startswith("pipe:") or "://" in text:
+        raise DataError(
+            f"data.shards {text!r} is no local folder, and commands and URLs are never opened; copy the shards here "
+            "and name their folder"
+        )
+    return Path(text).expanduser()
+
+
+def refuse_wrong_sizes(folder: Path, index: FolderIndex) -> None:
+    """Compare every shard's size on disk with the index, so that a cut shard stops a run before its first step.
+
+    Raises:
+        DataError: a shard is missing or has another size.
+    """
+    for entry in index.shards:
+        try:
+            found_bytes = (folder / entry.name).stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"shard {entry.name}, which index.json lists, is missing in {folder} ({error.strerror}); copy it "
+                "from its source"
+            ) from error
+        if found_bytes != entry.bytes:
+            raise DataError(
+                f"shard {entry.name} in {folder} has {found_bytes} bytes where index.json says {entry.bytes} (cut "
+                "short?); copy it again from its source"
+            )

@@ -1,0 +1,82 @@
+"""The members of a tar shard, without extracting: names and kinds are checked, nothing is ever run or unpacked."""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bigtrain.recipe.errors import DataError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+LABEL_EXTENSION = "cls"
+MAX_MEMBER_BYTES = 1 << 28  # no 8-bit image of 64 megapixels needs more
+CODE_EXTENSIONS = frozenset({"pyd", "pickle", "pkl", "pth", "pt"})  # webdataset's decode() would unpickle these
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a tar: key and extension as WebDataset splits its name, and where its bytes lie."""
+
+    key: str
+    extension: str
+    offset: int
+    size: int
+    crc32: int
+    data: bytes
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Yield the files of a tar in order.
+
+    Raises:
+        DataError: not a tar, cut short, or a member that no data set needs (a link, a device, a pickle, a name that
+        leaves the folder).
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for entry in archive:
+                yield _member(path, archive, entry)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"shard {path} is no whole tar ({error}); copy it again from its source") from error
+
+
+def _member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
+    name = PurePosixPath(entry.name)
+    key, _, extension = name.name.partition(".")
+    refusal = _refusal(entry, name, extension)
+    if refusal:
+        raise DataError(
+            f"shard {path} has member {entry.name!r}, {refusal}; do not trust this file, write shards with `bigtrain "
+            "shards folder`"
+        )
+    stream = archive.extractfile(entry)
+    assert stream is not None, entry.name
+    data = stream.read()
+    if len(data) != entry.size:
+        raise DataError(f"shard {path} ends inside member {entry.name!r}; copy it again from its source")
+    return Member(
+        str(name.parent / key) if name.parent.parts else key,
+        extension.lower(),
+        entry.offset_data,
+        entry.size,
+        zlib.crc32(data),
+        data,
+    )
+
+
+def _refusal(entry: tarfile.TarInfo, name: PurePosixPath, extension: str) -> str | None:
+    if not entry.isreg():
+        return "which is no regular file"
+    if name.is_absolute() or ".." in name.parts:
+        return "whose name leaves the folder"
+    if entry.size > MAX_MEMBER_BYTES:
+        return f"which claims {entry.size} bytes, more than an image needs ({MAX_MEMBER_BYTES})"
+    if CODE_EXTENSIONS & set(extension.lower().split(".")):
+        return "which can run code when it is read"
+    return None
+
+
+def image_members(path: Path) -> Iterator[Member]:
+    """Yield the images of a tar in order."""
+    return (member for member in members(path) if member.extension in IMAGE_EXTENSIONS)

@@ -1,0 +1,179 @@
+"""Shards, written so that a folder holds the old data set or the new one, never a mixture.
+
+Shards are plain WebDataset tars (`000123.png` + `000123.cls`) made by `webdataset.ShardWriter` with fixed times, so
+equal input gives equal bytes. They are written aside and named after the sha256 of their content: new shards never
+overwrite different old ones, `index.json` is renamed into place last, and only then do the old shards go.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import webdataset
+
+from bigtrain.data.disk import ASIDE, only_writer, sync_folder
+from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, row_type, write_rows
+from bigtrain.data.tar import Member, image_members
+from bigtrain.recipe.errors import DataError
+
+KEY_DIGITS = 6
+STEM_DIGITS = 12  # hex digits of the content's sha256 in the names of shards
+READ_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample ready to be stored; label -1 stores none."""
+
+    data: bytes
+    label: int
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A complete shard that is still aside: where it lies, its rows, size and sha256."""
+
+    path: Path
+    rows: Rows
+    bytes: int
+    sha256: str
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold `folder` for writing shards; leftovers of killed or failed writers go, shards in force stay.
+
+    Raises:
+        DataError: another process writes there.
+    """
+    with only_writer(folder):
+        _remove(folder.glob(ASIDE + "*"))
+        try:
+            yield
+        finally:
+            _remove(folder.glob(ASIDE + "*"))
+
+
+def write_shard(folder: Path, number: int, first_key: int, extension: str, samples: Iterable[Encoded]) -> WrittenShard:
+    """Write one shard aside, fsynced, and index it from what lies on disk.
+
+    Args:
+        folder: where the data set will be.
+        number: the shard's place in the data set.
+        first_key: number of its first sample, which names it.
+        extension: "jpg", "png" or "webp".
+        samples: what to store, in order.
+    """
+    path = folder / f"{ASIDE}{number:06d}.tar"
+    labels: list[int] = []
+    with path.open("wb") as stream:
+        with webdataset.ShardWriter(
+            "%06d.tar",
+            opener=lambda _: _Borrowed(stream),
+            maxcount=1 << 62,
+            maxsize=1 << 62,
+            verbose=0,
+            mtime=0,
+            encoder=False,
+        ) as writer:
+            for key, sample in enumerate(samples, start=first_key):
+                record: dict[str, Any] = {"__key__": f"{key:0{KEY_DIGITS}d}", extension: sample.data}
+                if sample.label != NO_LABEL:
+                    record["cls"] = str(sample.label).encode()
+                writer.write(record)
+                labels.append(sample.label)
+        stream.flush()
+        os.fsync(stream.fileno())
+    rows = make_rows(list(image_members(path)), labels)
+    return WrittenShard(path, rows, path.stat().st_size, file_sha256(path))
+
+
+def make_rows(members: Sequence[Member], labels: Sequence[int]) -> Rows:
+    """Return the index rows of a shard's images, in the order of the tar."""
+    rows = np.empty(len(members), dtype=row_type(max((len(member.key.encode()) for member in members), default=1)))
+    for row, (member, label) in enumerate(zip(members, labels, strict=True)):
+        rows[row] = (member.offset, member.size, member.crc32, label, member.key.encode())
+    return rows
+
+
+def commit(folder: Path, index: FolderIndex, written: Sequence[WrittenShard]) -> FolderIndex:
+    """Bring written shards into force in one step and delete those they replace.
+
+    Args:
+        folder: where the shards lie aside.
+        index: what the images are; its shards are ignored.
+        written: all shards, in their order.
+
+    Returns:
+        The index as written.
+
+    Raises:
+        DataError: the new index contradicts itself (a label outside the classes).
+    """
+    stem = hashlib.sha256("".join(shard.sha256 for shard in written).encode()).hexdigest()[:STEM_DIGITS]
+    names = [f"{stem}-{number:06d}.tar" for number in range(len(written))]
+    index_names = [name.removesuffix(".tar") + ".index.npy" for name in names]
+    entries = [
+        ShardEntry(
+            name=name,
+            bytes=shard.bytes,
+            sha256=shard.sha256,
+            index_sha256=write_rows(folder / index_name, shard.rows),
+            samples=len(shard.rows),
+            class_histogram=histogram(shard.rows["label"]),
+        )
+        for name, index_name, shard in zip(names, index_names, written, strict=True)
+    ]
+    complete = index.model_copy(update={"shards": tuple(entries)})
+    found = complete.problems()
+    if found:
+        raise DataError(
+            f"the shards for {folder} are not put into force: {found[0]}; correct the labels and write them again"
+        )
+    for name, shard in zip(names, written, strict=True):
+        shard.path.replace(folder / name)
+    sync_folder(folder)
+    complete.write(folder)
+    remove_unlisted(folder, complete)
+    return complete
+
+
+def remove_unlisted(folder: Path, index: FolderIndex) -> None:
+    """Delete shards that bigtrain wrote here and no index lists any more; other files stay."""
+    kept = {name for entry in index.shards for name in (entry.name, entry.index_name)}
+    stem = f"{'[0-9a-f]' * STEM_DIGITS}-{'[0-9]' * KEY_DIGITS}"
+    _remove(path for end in (".tar", ".index.npy") for path in folder.glob(stem + end) if path.name not in kept)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file without reading it whole into memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in _blocks(stream):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    while block := stream.read(READ_BYTES):
+        yield block
+
+
+class _Borrowed:
+    """A stream that ShardWriter may write to but not close: it is fsynced before it closes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        return self._stream.write(data)

@@ -1,0 +1,57 @@
+"""Optimizers of players: Adam (Kingma and Ba 2015, arXiv:1412.6980) with a scheduled learning rate."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from bigtrain.recipe.registry import Registry
+from bigtrain.recipe.schedule import Constant, Schedule
+from bigtrain.recipe.settings import Settings
+
+OPTIMIZERS = Registry("optimizer")
+
+
+@OPTIMIZERS.add("adam")
+class AdamSettings(Settings):
+    """Settings of one player's Adam. Defaults: BigGAN (Brock et al. 2019, arXiv:1809.11096, appendix C.2)."""
+
+    kind: Literal["adam"] = "adam"
+    """Which optimizer."""
+    learning_rate: Schedule = Constant(constant=2e-4)
+    """Step size; a number or a schedule over images seen."""
+    betas: tuple[float, float] = (0.0, 0.999)
+    """Decay of the first and second moment."""
+    eps: float = Field(1e-6, gt=0)
+    """Added to the root of the second moment."""
+
+    def build(self, player: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer over the player's parameters."""
+        return torch.optim.Adam(player.parameters(), lr=self.learning_rate.at(0), betas=self.betas, eps=self.eps)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Use `learning_rate` in every parameter group from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def named_state(player: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the optimizer's tensors by parameter name, such as "own.generator.linear.weight/exp_avg"."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in player.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `named_state` returned; a parameter without saved state starts afresh."""
+    for name, parameter in player.named_parameters():
+        saved = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
+        if saved:
+            optimizer.state[parameter] = {
+                key: value.clone() if value.ndim == 0 else value.clone().to(parameter.device, parameter.dtype)
+                for key, value in saved.items()
+            }

@@ -1,0 +1,42 @@
+"""A player owns one optimizer's networks, and its forward pass plays a whole micro-batch of a turn.
+
+The turn is what gets wrapped by a data-parallel engine, not the network: penalties may then differentiate through the
+raw networks, and every turn is one wrapped forward pass and one backward pass.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from bigtrain.data.batch import Batch
+from bigtrain.draws import Draws
+from bigtrain.games.base import Game, Loss, Turn
+from bigtrain.recipe.progress import Progress
+
+
+class Player(nn.Module):
+    """Owns networks; sees the other players' without registering them, so that no wrapper touches their parameters."""
+
+    game: Game
+    others: Mapping[str, nn.Module]
+
+    def __init__(self, name: str, game: Game) -> None:
+        super().__init__()
+        self.name = name
+        self.own = nn.ModuleDict({network: game.networks[network] for network in game.players[name]})
+        others = {network: module for network, module in game.networks.items() if network not in self.own}
+        # Past nn.Module, which would register the other networks as parts of this one.
+        object.__setattr__(self, "game", game)
+        object.__setattr__(self, "others", others)
+
+    def forward(self, turn: Turn, batch: Batch | None, draws: Draws, progress: Progress) -> Loss:
+        """Return the game's loss of this turn on the raw networks."""
+        networks: Mapping[str, nn.Module] = {**dict(self.own.named_children()), **self.others}
+        return self.game.loss(turn, networks, batch, draws, progress)
+
+    def take_the_floor(self) -> None:
+        """Let gradients reach this player's networks and no others."""
+        for network in self.own.values():
+            network.requires_grad_(True)
+        for network in self.others.values():
+            network.requires_grad_(False)

@@ -1,0 +1,142 @@
+"""Polite stops: a signal sets a flag, ranks agree on it between steps, and the loop saves and leaves by itself.
+
+Nothing is done inside a handler but remembering (saving there deadlocks whatever was interrupted). TERM, USR1 and USR2
+mean the same, because schedulers and launchers differ in which one they send; so does the first Ctrl-C, while a later
+one raises KeyboardInterrupt. Other signals after the first change nothing.
+
+SLURM signals every process of a job step, data workers too, and a worker that dies of it would take the polite stop
+with it. So processes forked while signals are watched ignore them: they end when their parent tells them, or with it.
+"""
+
+import atexit
+import ctypes
+import multiprocessing.util
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from bigtrain.engine.ranks import Ranks
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+SAME_INTERRUPT_S = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to its workers as well
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: the signal this process gets when its parent ends
+
+
+class SignalWatch:
+    """Remembers the first signal that asks this process to stop."""
+
+    def __init__(self) -> None:
+        self.caught: str | None = None
+        """Name of the first signal, such as "SIGUSR2"; None while there was none."""
+        self._interrupted_s: float | None = None
+        self._previous: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take over the handlers of SIGNALS; installing twice is installing once.
+
+        Raises:
+            AssertionError: not the main thread, where alone Python lets handlers be set.
+        """
+        assert threading.current_thread() is threading.main_thread(), "signals are watched from the main thread"
+        if not self._previous:
+            self._previous = {signum: signal.signal(signum, self._remember) for signum in SIGNALS}
+            _installed.append(self)
+            # Exit functions run in reverse order: this one before multiprocessing's, registered when it was imported.
+            atexit.register(_end_children, os.getpid())
+
+    def restore(self) -> None:
+        """Give the handlers back to whoever had them before `install`."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
+        if self._previous:
+            _installed.remove(self)
+        self._previous = {}
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        if self.caught is None:
+            self.caught = signal.Signals(signum).name
+        if signum == signal.SIGINT:
+            now_s = time.monotonic()
+            if self._interrupted_s is not None and now_s - self._interrupted_s > SAME_INTERRUPT_S:
+                raise KeyboardInterrupt
+            if self._interrupted_s is None:
+                self._interrupted_s = now_s
+
+
+_installed: list[SignalWatch] = []
+
+
+def watch() -> SignalWatch:
+    """Start to remember signals; call it first thing in a process, so that a stop during start-up counts too."""
+    signals = SignalWatch()
+    signals.install()
+    return signals
+
+
+class Preemption:
+    """Whether this run was asked to stop, agreed across ranks."""
+
+    def __init__(self, ranks: Ranks, signals: SignalWatch | None = None) -> None:
+        """Watch from now on, or go on with a watch that was started before the ranks knew each other.
+
+        Args:
+            ranks: the ranks that stop together.
+            signals: what `watch()` returned; None: start to watch now.
+        """
+        self._ranks = ranks
+        self._signals = signals if signals is not None else watch()
+        self.reason: str | None = None
+        """Who was asked, once `requested()` was true: "SIGUSR2 on rank 1"; None before."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether this rank was asked. Others may not know yet: nothing that all ranks do together may depend on it."""
+        return self._signals.caught is not None
+
+    def requested(self) -> bool:
+        """Tell all ranks whether any was asked to stop; true ever after. All ranks call it, equally often."""
+        if self.reason is None and self._ranks.any_true(self.pending):
+            caught = self._ranks.gather_objects(self._signals.caught)
+            self.reason = ", ".join(f"{name} on rank {rank}" for rank, name in enumerate(caught) if name)
+        return self.reason is not None
+
+    def close(self) -> None:
+        """Give the signal handlers back."""
+        self._signals.restore()
+
+
+def die_with_parent(signum: int = signal.SIGTERM) -> None:
+    """Have this process sent `signum` when its parent ends; does nothing outside Linux.
+
+    Launchers of one machine leave their workers behind when they are killed. Under SLURM the step sees to it instead.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it ended in between, before anybody promised to tell
+        os.kill(os.getpid(), signum)
+
+
+def _ignore_in_child() -> None:
+    """In a process forked from one that watches: leave signals to the parent."""
+    if _installed:
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+
+
+def _end_children(parent: int) -> None:
+    """Before multiprocessing waits for its daemons at exit: end those that ignore its TERM because of us."""
+    if parent == os.getpid():
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+
+os.register_at_fork(after_in_child=_ignore_in_child)

@@ -1,0 +1,54 @@
+"""Projections of the log to TensorBoard and Weights & Biases through Accelerate's trackers. The log stays the truth."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
+from bigtrain.recipe.errors import UsageError
+
+
+def _tensorboard(run_name: str, folder: Path, resumed_images: int) -> GeneralTracker:
+    # What an earlier start wrote past its last checkpoint is played again, so its points are taken back.
+    return TensorBoardTracker("tensorboard", folder, purge_step=resumed_images + 1 if resumed_images else None)
+
+
+def _wandb(run_name: str, folder: Path, resumed_images: int) -> GeneralTracker:
+    return WandBTracker("bigtrain", name=run_name, dir=str(folder), resume="allow")
+
+
+TRACKERS: dict[str, Callable[[str, Path, int], GeneralTracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}
+"""Name of a key of the recipe's `log` section (and of the package behind it) -> tracker."""
+
+
+def check_installed(names: tuple[str, ...]) -> None:
+    """Raise a UsageError for a tracker whose package is missing, before anything is trained."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"log.{name}: true needs the package {name}, which is not installed; pip install 'bigtrain[{name}]'"
+            )
+
+
+class Trackers:
+    """Hands figures to the trackers that a recipe asks for, on the main process; none is fine."""
+
+    def __init__(
+        self, accelerator: Accelerator, names: tuple[str, ...], run_name: str, folder: Path, resumed_images: int
+    ) -> None:
+        self._accelerator, self._has_any = accelerator, bool(names)
+        if self._has_any:
+            accelerator.log_with = [TRACKERS[name](run_name, folder, resumed_images) for name in names]
+            accelerator.init_trackers("bigtrain")
+
+    def log(self, figures: Mapping[str, float], images_seen: int) -> None:
+        """Send scalars; the axis is images seen."""
+        if self._has_any:
+            self._accelerator.log(dict(figures), step=images_seen)
+
+    def close(self) -> None:
+        """Flush and end every tracker."""
+        if self._has_any:
+            self._accelerator.end_training()

@@ -1,0 +1,91 @@
+"""What a game is: networks, players, turns and losses. Pure maths: no ranks, no files, no clocks, no logging."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+from bigtrain.data.batch import Batch
+from bigtrain.draws import Draws
+from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.progress import Progress
+from bigtrain.recipe.registry import Registry
+from bigtrain.sampling.truncation import Truncation
+
+GAMES = Registry("game")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One optimizer step of one player.
+
+    `loss` names which of the game's losses it minimises; `reads` says whether it takes the next real batch, reuses this
+    step's last one, or needs none.
+    """
+
+    player: str
+    loss: str = "main"
+    reads: Literal["next", "same", "none"] = "none"
+
+    @property
+    def name(self) -> str:
+        """The kind of turn, as counters and the log name it."""
+        return f"{self.player}/{self.loss}"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One scalar to minimise and named detached scalars to report."""
+
+    value: Tensor
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a game may know of the data: the image shape, and how many training images each class has (None: no
+    labels)."""
+
+    image: ImageSpec
+    label_counts: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How to draw samples: a truncation and, for conditional networks, int64 labels [N] (None: the game's own label
+    law)."""
+
+    truncation: Truncation
+    label_N: Tensor | None = None
+
+
+class Game(Protocol):
+    """The seam between the trainer and a method; the number of networks never reaches the trainer."""
+
+    networks: dict[str, nn.Module]
+    players: dict[str, tuple[str, ...]]
+    averaged: tuple[str, ...]
+    state: nn.Module
+
+    def turns(self, progress: Progress) -> tuple[Turn, ...]:
+        """Return the turns of this step, in order."""
+        ...
+
+    def loss(
+        self, turn: Turn, networks: Mapping[str, nn.Module], batch: Batch | None, draws: Draws, progress: Progress
+    ) -> Loss:
+        """Return the loss of a turn over one micro-batch."""
+        ...
+
+    def after_turn(self, turn: Turn, stats: Mapping[str, float]) -> None:
+        """Update `state` from statistics averaged over micro-batches and ranks; the only place where it changes."""
+        ...
+
+    def judge(self, networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
+        """Return the discriminator's logits [N, ...] for real images, for audits of overfitting."""
+        ...
+
+    def sample(self, networks: Mapping[str, nn.Module], draws: Draws, settings: SampleSettings) -> Tensor:
+        """Return images [N, C, H, W], float32 in [-1, 1]."""
+        ...

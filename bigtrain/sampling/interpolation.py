@@ -1,0 +1,71 @@
+"""Ways between two latents or two classes.
+
+`lerp` is the straight line. `slerp` is the great circle (Shoemake 1985, doi:10.1145/325165.325242; for latents of
+generators White 2016, arXiv:1609.04468): normal latents of many dimensions lie near a sphere, which a line leaves.
+
+Axes: N pairs, S steps on the way, Z latent components, E embedding components.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bigtrain.recipe.registry import Registry
+
+INTERPOLATIONS = Registry("interpolation")
+PARALLEL_SINE = 1e-7  # below this the great circle is not determined in float64, and the straight line is taken
+
+
+@INTERPOLATIONS.add("lerp")
+def lerp(start_NZ: Tensor, end_NZ: Tensor, weight_S: Tensor) -> Tensor:
+    """Return [N, S, Z]: points at the weights (0: start, 1: end, both exactly) of the straight line."""
+    return torch.lerp(start_NZ[:, None], end_NZ[:, None], weight_S.to(start_NZ)[None, :, None])
+
+
+@INTERPOLATIONS.add("slerp")
+def slerp(start_NZ: Tensor, end_NZ: Tensor, weight_S: Tensor) -> Tensor:
+    """Return [N, S, Z]: points at the weights of the great circle from start to end.
+
+    sin((1 - w) a) / sin(a) * start + sin(w a) / sin(a) * end, where a is the angle between them. Computed in float64,
+    returned in the dtype of `start_NZ`. Parallel, opposite or zero latents have no single great circle: straight line.
+    """
+    start, end = start_NZ.double()[:, None], end_NZ.double()[:, None]
+    weight = weight_S.to(start)[None, :, None]
+    norms = start.norm(dim=-1, keepdim=True) * end.norm(dim=-1, keepdim=True)
+    cosine = (start * end).sum(-1, keepdim=True) / norms.clamp(min=torch.finfo(torch.float64).tiny)
+    angle = torch.acos(cosine.clamp(-1, 1))
+    sine = torch.sin(angle)
+    is_degenerate = (sine < PARALLEL_SINE) | (norms == 0)
+    divisor = torch.where(is_degenerate, torch.ones_like(sine), sine)
+    circle = (torch.sin((1 - weight) * angle) * start + torch.sin(weight * angle) * end) / divisor
+    return torch.where(is_degenerate, torch.lerp(start, end, weight), circle).to(start_NZ.dtype)
+
+
+def latent_path(start_NZ: Tensor, end_NZ: Tensor, num_steps: int, kind: str = "slerp") -> Tensor:
+    """Return [N, num_steps, Z]: evenly spaced from each start to its end, both included.
+
+    Raises:
+        RecipeError: `kind` is no registered interpolation.
+    """
+    assert num_steps >= 2, f"a way has at least its two ends, got num_steps {num_steps}"
+    assert start_NZ.shape == end_NZ.shape, f"latents of shapes {tuple(start_NZ.shape)} and {tuple(end_NZ.shape)}"
+    interpolate: Callable[[Tensor, Tensor, Tensor], Tensor] = INTERPOLATIONS.get(kind)
+    return interpolate(start_NZ, end_NZ, _weights(num_steps))
+
+
+def class_path(embed: Callable[[Tensor], Tensor], start_N: Tensor, end_N: Tensor, num_steps: int) -> Tensor:
+    """Return class embeddings [N, num_steps, E] on the straight line from the classes `start_N` to `end_N`.
+
+    Args:
+        embed: maps int64 labels [N] to embeddings [N, E] (a generator's shared class embedding).
+        start_N: int64 labels.
+        end_N: int64 labels.
+        num_steps: at least 2; both ends are included.
+    """
+    assert num_steps >= 2, f"a way has at least its two ends, got num_steps {num_steps}"
+    return lerp(embed(start_N), embed(end_N), _weights(num_steps))
+
+
+def _weights(num_steps: int) -> Tensor:
+    return torch.linspace(0, 1, num_steps, dtype=torch.float64)

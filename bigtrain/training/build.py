@@ -1,0 +1,150 @@
+"""From a recipe to a run: opens the data, builds game and engine, takes the run folder, resumes what is there."""
+
+import torch
+
+from bigtrain.data.feed import Feed
+from bigtrain.data.shards import ShardSet
+from bigtrain.draws import seed_of
+from bigtrain.engine.checkpoint import Checkpoints
+from bigtrain.engine.ema import WeightAverages
+from bigtrain.engine.engine import Engine, EngineSettings
+from bigtrain.engine.launch import Launch
+from bigtrain.engine.precision import set_backend_precision
+from bigtrain.engine.preemption import Preemption, SignalWatch
+from bigtrain.engine.trackers import Trackers
+from bigtrain.games.base import DataFacts, Game
+from bigtrain.networks.layers.statistics import has_batchnorm
+from bigtrain.recipe.errors import DataError, RecipeError
+from bigtrain.training.hooks.checkpoint import SaveCheckpoint, SaveSnapshot
+from bigtrain.training.hooks.evaluate import Evaluate
+from bigtrain.training.hooks.samples import SampleGrids
+from bigtrain.training.hooks.status import ProgressBar, Status
+from bigtrain.training.layout import choose_layout
+from bigtrain.training.log import RunLog
+from bigtrain.training.run import Hook, Run
+from bigtrain.training.schema import Recipe
+from bigtrain.training.state import restore
+
+
+def tracker_names(recipe: Recipe) -> tuple[str, ...]:
+    """Return the trackers a recipe asks for, by Accelerate's names."""
+    return tuple(name for name in ("tensorboard", "wandb") if getattr(recipe.log, name))
+
+
+def open_shards(recipe: Recipe) -> ShardSet:
+    """Open the training part of the recipe's shards.
+
+    Raises:
+        DataError: the shards are missing, damaged, sorted by class, or hold other images than the recipe says.
+    """
+    shards = recipe.data.build(recipe.seed)
+    said, found = recipe.image.spec, shards.spec
+    for key in ("side", "channels", "num_classes"):
+        if getattr(said, key) != getattr(found, key):
+            raise DataError(
+                f"image.{key}: {getattr(said, key)} in the recipe, but the shards in {recipe.data.shards} hold "
+                f"{getattr(found, key)}; "
+                f"set image.{key}={getattr(found, key)}, or point data.shards at other shards"
+            )
+    return shards
+
+
+def build_game(recipe: Recipe, facts: DataFacts) -> Game:
+    """Return the recipe's game with weights drawn from the recipe's seed.
+
+    Raises:
+        RecipeError: networks do not fit the images, an optimizer is missing, or BatchNorm has no `batchnorm_images`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(recipe.seed, "weights"))
+        game: Game = recipe.game.build(facts)
+    problems = []
+    if set(recipe.optimizers) != set(game.players):
+        problems.append(
+            f"optimizers: {sorted(recipe.optimizers)} are not the players of {recipe.game.kind}; it has "
+            f"{sorted(game.players)}"
+        )
+    if any(has_batchnorm(network) for network in game.networks.values()) and recipe.batchnorm_images is None:
+        problems.append(
+            f"batchnorm_images: is missing, but {recipe.game.generator.kind} has BatchNorm, whose statistics must "
+            f"run over a stated number "
+            f"of images on any hardware; add for example batchnorm_images: {recipe.batch_images}"
+        )
+    if problems:
+        raise RecipeError(problems)
+    return game
+
+
+def facts_of(recipe: Recipe, shards: ShardSet) -> DataFacts:
+    """Return what the game may know of the data."""
+    counts = tuple(int(count) for count in shards.label_counts) if recipe.image.num_classes else None
+    return DataFacts(recipe.image.spec, counts)
+
+
+def build_engine(recipe: Recipe, game: Game, launch: Launch) -> Engine:
+    """Return the engine over this rank's share of the batch.
+
+    Raises:
+        RecipeError: the batch does not fit the number of processes.
+    """
+    ranks = launch.ranks
+    layout = choose_layout(
+        recipe.batch_images, recipe.max_micro_batch_images, recipe.batchnorm_images, ranks.rank, ranks.world
+    )
+    settings = EngineSettings(
+        seed=recipe.seed,
+        layout=layout,
+        optimizers=recipe.optimizers,
+        precision=recipe.precision,
+        mirror=recipe.data.mirror,
+        batchnorm_images=recipe.batchnorm_images,
+    )
+    return Engine(game, settings, launch)
+
+
+def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) -> Run:
+    """Return a run that stands where its newest good checkpoint left it, or at the start; every rank calls it.
+
+    Raises:
+        BigtrainError: of the kind that says what is wrong with recipe, data, checkpoints or weights, before the first
+        step.
+    """
+    set_backend_precision(recipe.tf32, recipe.deterministic)
+    shards = open_shards(recipe)
+    facts = facts_of(recipe, shards)
+    game = build_game(recipe, facts)
+    engine = build_engine(recipe, game, launch)
+    folder = recipe.run_folder
+    order = shards.order(recipe.seed, recipe.data.shuffle_window_shards)
+    on_gpu = launch.device.type == "cuda"
+    run = Run(
+        recipe=recipe,
+        facts=facts,
+        launch=launch,
+        game=game,
+        engine=engine,
+        averages=WeightAverages(recipe.ema, game),
+        shards=shards,
+        feed=Feed(shards, order, engine.layout, recipe.data.num_workers, pin_memory=on_gpu),
+        log=RunLog(folder / "log.jsonl", launch.ranks.is_main),
+        checkpoints=Checkpoints(folder / "checkpoints", launch.ranks, recipe.checkpoint.keep_last),
+        preemption=Preemption(launch.ranks, signals),
+        hooks=[],
+    )
+    checkpoint = run.checkpoints.load_newest()
+    if checkpoint is not None:
+        restore(run, checkpoint)
+    run.hooks = build_hooks(run)
+    return run
+
+
+def build_hooks(run: Run) -> list[Hook]:
+    """Return the hooks in the order in which they run; the checkpoint comes last and covers what the others logged."""
+    trackers = Trackers(
+        run.launch.accelerator, tracker_names(run.recipe), run.recipe.name, run.folder, run.progress.images_seen
+    )
+    bar = ProgressBar()
+    hooks: list[Hook] = [bar, Status(run, bar, trackers), SampleGrids()]
+    if run.recipe.evaluate is not None:
+        hooks.append(Evaluate(run, run.recipe.evaluate, trackers))
+    return [*hooks, SaveSnapshot(), SaveCheckpoint()]

@@ -1,0 +1,82 @@
+"""Periodic evaluation: images of the averaged generator against the real ones, one JSON file each, figures into the
+log."""
+
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bigtrain.data.shards import ShardSet
+from bigtrain.draws import seed_of
+from bigtrain.engine.trackers import Trackers
+from bigtrain.metrics.evaluation import Evaluation, build_evaluator
+from bigtrain.metrics.features import RealImages
+from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.recipe.progress import crossed
+from bigtrain.sampling.files import written_aside
+from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.run import Run
+from bigtrain.training.sampler import Sampler, StandingSettings
+
+
+class Evaluate:
+    """Compares every moving average with the real images; the first one's figures go by their plain names."""
+
+    def __init__(self, run: Run, settings: EvaluationSettings, trackers: Trackers) -> None:
+        """Train or load the extractor and compute or load the real statistics, before the first step."""
+        self._settings, self._trackers = settings, trackers
+        cache = run.folder.parent / "cache"
+        self._evaluator = build_evaluator(settings, real_images(run.shards), cache, run.launch.device, run.launch.ranks)
+
+    def due(self, run: Run) -> bool:
+        """When `evaluate.every_images` were crossed, and at the end."""
+        return crossed(self._settings.every_images, run.images_before_step, run.progress.images_seen) or run.is_done
+
+    def run(self, run: Run) -> None:
+        """Evaluate and record; every rank generates its share."""
+        for number, name in enumerate(run.averages.averages):
+            evaluation = self._evaluate(run, name)
+            self._record(run, name, evaluation, is_first=number == 0)
+
+    def _evaluate(self, run: Run, average: str) -> Evaluation:
+        settings = self._settings
+        networks = run.averages.averages[average].ready_networks()
+        sampler = Sampler(run.game, networks, run.launch.device, settings.batch_images)
+        sampler.restand(
+            Truncation(), StandingSettings(settings.standing_batches, settings.standing_images, settings.seed)
+        )
+        seed = seed_of(settings.seed, "evaluation")
+
+        def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
+            return torch.cat(list(sampler.images(index_N, None, Truncation(), seed)))
+
+        law = getattr(run.recipe.game, "fake_labels", "none") if run.facts.image.num_classes else "none"
+        return self._evaluator.evaluate(generate, {"truncation": "none", "average": average, "label_law": law})
+
+    def _record(self, run: Run, average: str, evaluation: Evaluation, is_first: bool) -> None:
+        if run.launch.ranks.is_main:
+            name = f"{run.progress.images_seen:012d}-{evaluation.protocol_name}.json"
+            with written_aside(run.folder / "evaluations" / name) as stream:
+                record = {
+                    "images_seen": run.progress.images_seen,
+                    "figures": evaluation.figures,
+                    "protocol": evaluation.protocol,
+                }
+                stream.write((json.dumps(record, indent=1) + "\n").encode())
+        run.log.event(
+            "evaluation", run.progress, average=average, protocol=evaluation.protocol_name, **evaluation.figures
+        )
+        if is_first:
+            self._trackers.log(evaluation.figures, run.progress.images_seen)
+
+
+def real_images(shards: ShardSet) -> RealImages:
+    """Return the training part as metrics take it: images and labels by place."""
+    numbers = shards.numbers()
+
+    def load(places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch = shards.load(numbers[list(places)])
+        return batch.image_NCHW, batch.label_N
+
+    return RealImages(shards.spec, shards.num_samples, shards.content_hash, load)

@@ -1,0 +1,79 @@
+"""The run's log: `log.jsonl`, one JSON object an event, written by the main process alone; all else is a projection
+of it."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bigtrain.recipe.progress import Progress
+
+
+class RunLog:
+    """Appends events to `log.jsonl`; on ranks other than the main one it writes nothing."""
+
+    def __init__(self, path: Path, is_writer: bool) -> None:
+        self.path = path
+        self._started_s = time.monotonic()
+        self._time_before_s = 0.0
+        self._file = path.open("ab") if is_writer else None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training time, over all starts of the run."""
+        return self._time_before_s + time.monotonic() - self._started_s
+
+    def event(self, event: str, progress: Progress, **figures: Any) -> None:
+        """Append one line: the event, where the run stands, and figures named with their units.
+
+        Non-finite figures become null: JSON has no word for them.
+        """
+        if self._file is None:
+            return
+        line = {
+            "event": event,
+            "images_seen": progress.images_seen,
+            "step": progress.steps,
+            "time_s": round(self.elapsed_s, 3),
+            **{name: _plain(value) for name, value in figures.items()},
+        }
+        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._file.flush()
+
+    def offset(self) -> int:
+        """Return the length of the log in bytes after putting it on disk; 0 on ranks that do not write."""
+        if self._file is None:
+            return 0
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def resume_at(self, offset: int, time_before_s: float) -> None:
+        """Cut the log back to a checkpoint's length, so that no event appears twice."""
+        self._time_before_s = time_before_s
+        if self._file is not None:
+            self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
+            self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Put everything on disk."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return all events of a log, oldest first; a line that was cut short by a kill is left out."""
+    events = []
+    for line in path.read_text().splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events

@@ -1,0 +1,25 @@
+"""The loop, whole."""
+
+from bigtrain.recipe.errors import SavesFailedError
+from bigtrain.training.run import Run
+from bigtrain.training.state import save
+
+
+def train(run: Run) -> bool:
+    """Train until the recipe's images are seen or a stop is asked for; return whether the run is complete.
+
+    All ranks leave the loop after the same step, and what they reached is saved before they do.
+    """
+    while not run.is_done:
+        for number, turn in enumerate(run.game.turns(run.progress)):
+            run.play(number, turn)
+        run.end_step()
+        for hook in run.hooks:
+            if hook.due(run):
+                hook.run(run)
+        if run.preemption.requested():
+            break
+    save(run)
+    if run.failed_saves:
+        raise SavesFailedError(f"the last save before leaving failed; {run.folder} holds the checkpoints before it")
+    return run.is_done

@@ -1,0 +1,116 @@
+"""One training run in one process: its parts by name, and the few things they do together."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bigtrain.data.batch import Batch
+from bigtrain.data.feed import Feed
+from bigtrain.data.shards import ShardSet
+from bigtrain.engine.checkpoint import Checkpoints
+from bigtrain.engine.ema import WeightAverages
+from bigtrain.engine.engine import Engine
+from bigtrain.engine.launch import Launch
+from bigtrain.engine.preemption import Preemption
+from bigtrain.engine.stats import PeriodMeans
+from bigtrain.games.base import DataFacts, Game, Turn
+from bigtrain.recipe.errors import DivergenceError
+from bigtrain.recipe.progress import Progress
+from bigtrain.training.log import RunLog
+from bigtrain.training.schema import Recipe
+
+MAX_SKIPPED_IN_A_ROW = 5  # turns without a finite loss before the run stops
+
+
+class Hook(Protocol):
+    """Something done between steps when a period of images was crossed; every rank calls every hook."""
+
+    def due(self, run: "Run") -> bool:
+        """Tell whether the step just made calls for this hook; the same answer on every rank."""
+        ...
+
+    def run(self, run: "Run") -> None:
+        """Do it."""
+        ...
+
+
+@dataclass
+class Run:
+    """The parts of a run; what changes while it trains are `progress`, `batches` and `skipped_in_a_row`."""
+
+    recipe: Recipe
+    facts: DataFacts
+    launch: Launch
+    game: Game
+    engine: Engine
+    averages: WeightAverages
+    shards: ShardSet
+    feed: Feed
+    log: RunLog
+    checkpoints: Checkpoints
+    preemption: Preemption
+    hooks: list[Hook]
+    means: PeriodMeans = field(default_factory=PeriodMeans)
+    progress: Progress = field(default_factory=Progress)
+    batches: tuple[Batch | None, ...] = ()
+    skipped_in_a_row: int = 0
+    saved_images: int | None = None
+    failed_saves: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.recipe.run_folder
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all images that the recipe asks for were seen."""
+        return self.progress.steps >= self.recipe.num_steps
+
+    @property
+    def images_before_step(self) -> int:
+        """Images seen before the step that was just made."""
+        return self.progress.images_seen - self.recipe.batch_images
+
+    def read(self, turn: Turn) -> tuple[Batch | None, ...]:
+        """Return this rank's micro-batches for a turn, and count real images as taken where it reads new ones."""
+        if turn.reads == "next":
+            self.batches = self.feed.read(self.progress.position)
+            self.progress = self.progress.after_read(self.recipe.batch_images)
+        return self.batches if turn.reads != "none" else (None,) * self.engine.layout.accumulation
+
+    def play(self, number: int, turn: Turn) -> None:
+        """Play one turn of a step, keep its figures for the next status line, and count a turn that had to be skipped.
+
+        Raises:
+            DivergenceError: several turns in a row had a non-finite loss or gradient.
+        """
+        batches = self.read(turn)
+        played = self.engine.play(turn, number, batches, self.progress)
+        self.means.add(played.figures)
+        if played.stepped:
+            self.progress, self.skipped_in_a_row = self.progress.after_turn(turn.name), 0
+            return
+        self.progress = self.progress.after_turn(f"{turn.name}/skipped")
+        self.skipped_in_a_row += 1
+        samples = [batch.sample_N.tolist() for batch in batches if batch is not None]
+        self.log.event(
+            "alarm", self.progress, reason="non-finite loss or gradient: turn skipped", turn=turn.name, samples=samples
+        )
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise DivergenceError(
+                f"{turn.name} at step {self.progress.steps} is the {self.skipped_in_a_row}th turn in a row with a "
+                f"non-finite "
+                f"loss or gradient ({played.figures}); lower the learning rate, or use precision: fp32, and start again"
+            )
+
+    def end_step(self) -> None:
+        """Move the averages and the clock after all turns of a step."""
+        self.averages.update(self.recipe.batch_images, self.progress.images_seen)
+        self.progress = self.progress.after_step(self.recipe.batch_images)
+
+    def close(self) -> None:
+        """Stop workers, give signals back, put the log on disk."""
+        self.preemption.close()
+        self.feed.close()
+        self.log.close()

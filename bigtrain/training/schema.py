@@ -1,0 +1,157 @@
+"""The recipe: the union of all settings, and the rules that relate them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+import bigtrain.games.noise_to_image  # noqa: F401  (registers the game)
+import bigtrain.networks.biggan  # noqa: F401  (registers the networks)
+from bigtrain.data.settings import DataSettings
+from bigtrain.engine.ema import AverageSettings
+from bigtrain.engine.optimizers import OPTIMIZERS
+from bigtrain.games.base import GAMES
+from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.settings import Count, PositiveCount, Settings
+from bigtrain.sampling.truncation import Truncation, TruncationText
+
+SCHEMA_VERSION = 1
+
+
+class ImageSettings(Settings):
+    """What the images are; shards that hold others are refused."""
+
+    side: int = Field(ge=4)
+    """Height and width in pixels."""
+    channels: Literal[1, 3, 4]
+    """Gray, RGB or RGBA."""
+    num_classes: Count = 0
+    """Labels are 0..num_classes-1; 0: images have no labels."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The same, as data and networks know it."""
+        return ImageSpec(self.side, self.channels, self.num_classes)
+
+
+class CheckpointSettings(Settings):
+    """When a run saves everything it needs to go on, and what it keeps."""
+
+    every_images: PositiveCount = 100_000
+    """Images between checkpoints."""
+    every_minutes: float | None = Field(None, gt=0)
+    """Also after this many minutes, as the main process's clock says; None: by images only."""
+    keep_last: int = Field(2, ge=2)
+    """How many of the newest checkpoints stay; at least 2, so that a damaged one has a good one before it."""
+    keep_best: int = Field(0, ge=0)
+    """How many checkpoints with the best evaluation stay besides."""
+
+
+class SnapshotSettings(Settings):
+    """Small files with averaged weights only, kept for good."""
+
+    every_images: Count = 0
+    """Images between snapshots; 0: none but the one at the end."""
+
+
+class LogSettings(Settings):
+    """What is logged and where it is projected to; `log.jsonl` is always written."""
+
+    every_images: PositiveCount = 10_000
+    """Images between status lines."""
+    tensorboard: bool = True
+    """Also write TensorBoard event files to the run folder."""
+    wandb: bool = False
+    """Also log to Weights & Biases (extra `wandb`; offline with WANDB_MODE=offline)."""
+
+
+class SamplesSettings(Settings):
+    """Grids of generated images from latents that stay the same over training."""
+
+    every_images: Count = 50_000
+    """Images between grids; 0: none but the one at the end."""
+    columns: int = Field(10, ge=1)
+    """Images a row; class-conditional grids have one row a class."""
+    max_rows: int = Field(10, ge=1)
+    """Rows at most."""
+    truncation: TruncationText = Truncation()
+    """Truncation of the grid's latents, such as resample:0.5."""
+
+
+class Recipe(Settings):
+    """One training run, whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION  # type: ignore[assignment]
+    """Version of this schema."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run, in logs and trackers."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, draws and data order."""
+    run_dir: str | None = None
+    """Folder of the run; None: runs/NAME."""
+    total_images: PositiveCount
+    """Images seen at which the run is done (rounded up to whole steps)."""
+    batch_images: PositiveCount
+    """Images of one optimizer step over all ranks."""
+    max_micro_batch_images: PositiveCount | None = None
+    """Most images of one forward pass on one rank, from memory; None: no ceiling."""
+    batchnorm_images: PositiveCount | None = None
+    """Images that BatchNorm's statistics run over, exactly; required for networks that have BatchNorm."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of forward passes; parameters stay float32."""
+    tf32: bool = False
+    """Let float32 matrix products use TensorFloat-32 on GPUs that have it."""
+    deterministic: bool = False
+    """Ask torch for deterministic kernels (the CPU's are)."""
+    compile: Literal["none"] = "none"
+    """Compilation of the loss function; not offered yet."""
+    engine: Literal["plain", "ddp"] = "plain"
+    """One process, or one process a device under DistributedDataParallel."""
+    timeout_minutes: float = Field(30, gt=0)
+    """How long a rank waits for the others before it gives up."""
+    image: ImageSettings
+    """What the images are."""
+    game: GAMES.union()  # type: ignore[valid-type]
+    """The method: networks, turns and losses."""
+    optimizers: dict[str, OPTIMIZERS.union()]  # type: ignore[valid-type]
+    """One optimizer a player."""
+    ema: tuple[AverageSettings, ...] = Field(min_length=1)
+    """Moving averages of the generator's weights; samples and figures come from the first."""
+    data: DataSettings
+    """What is trained on."""
+    evaluate: EvaluationSettings | None = None
+    """Periodic evaluation; None: none."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    log: LogSettings = LogSettings()
+    samples: SamplesSettings = SamplesSettings()
+    allow_change: tuple[str, ...] = ()
+    """Keys in which a resume may differ from the run it resumes."""
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.run_dir or f"runs/{self.name}")
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the game until `total_images` are seen."""
+        return -(-self.total_images // self.batch_images)
+
+    def problems(self) -> Iterator[str]:
+        """Yield one sentence for each rule between keys that this recipe breaks."""
+        yield from self._batch_problems()
+        if len({each.name for each in self.ema}) != len(self.ema):
+            yield "ema: two averages have the same halflife_images; give each its own or drop one"
+
+    def _batch_problems(self) -> Iterator[str]:
+        batch, group = self.batch_images, self.batchnorm_images
+        if group is not None and batch % group:
+            near = max(group, batch // group * group)
+            yield (
+                f"batch_images: {batch} is not a multiple of batchnorm_images ({group}), so the last statistics "
+                f"would run "
+                f"over fewer images; the nearest multiple is {near}"
+            )

@@ -1,0 +1,162 @@
+"""Everything that must survive a restart, gathered for a checkpoint and put back from one.
+
+Tensors: networks with their buffers, optimizers' moments, moving averages, the game's state. Record: counters, loss
+scalers, the running means of the log, the log's length, and what the run was made from (recipe, data, versions), which
+a resume checks. Draws are functions of the counters and the data order is a function of the position, so there is no
+generator state to keep.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import bigtrain
+from bigtrain.engine.checkpoint import Checkpoint, SaveFailedError
+from bigtrain.engine.optimizers import load_named_state, named_state
+from bigtrain.recipe.errors import CheckpointError, RecipeError, SavesFailedError
+from bigtrain.recipe.progress import Progress
+from bigtrain.training.run import Run
+from bigtrain.training.schema import Recipe
+
+MAX_FAILED_SAVES = 3  # in a row, before the run stops
+FREE_KEYS = (  # lengths, logging and paths: a resume may change them
+    "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "timeout_minutes", "evaluate", "checkpoint",
+    "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers", "tf32", "deterministic",
+)  # fmt: skip
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def tensors_of(run: Run) -> dict[str, Tensor]:
+    """Return every tensor that training changes, by name; the same on all ranks."""
+    tensors: dict[str, Tensor] = {}
+    for name, network in run.game.networks.items():
+        tensors |= _prefixed(f"network/{name}", network.state_dict())
+    for name, player in run.engine.players.items():
+        tensors |= _prefixed(f"optimizer/{name}", named_state(player, run.engine.optimizers[name]))
+    return tensors | _prefixed("average", run.averages.state()) | _prefixed("game", run.game.state.state_dict())
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """Return everything else that a restart needs, as JSON."""
+    return {
+        "progress": run.progress.record(),
+        "means": run.means.record(),
+        "skipped_in_a_row": run.skipped_in_a_row,
+        "scalers": {name: scaler.state_dict() for name, scaler in run.engine.scalers.items()},
+        "log_bytes": run.log.offset(),
+        "time_s": run.log.elapsed_s,
+        "recipe": run.recipe.model_dump(mode="json"),
+        **facts_record(run),
+    }
+
+
+def facts_record(run: Run) -> dict[str, Any]:
+    """Return what the weights belong to: image shape, classes, the data's content, versions."""
+    image = run.facts.image
+    return {
+        "image": {"side": image.side, "channels": image.channels, "num_classes": image.num_classes},
+        "label_counts": run.facts.label_counts,
+        "class_names": list(run.shards.class_names),
+        "data_hash": run.shards.content_hash,
+        "world": run.launch.ranks.world,
+        "versions": {"bigtrain": bigtrain.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+    }
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of this step, unless it is written already; collective.
+
+    A save that fails leaves the earlier checkpoints as they were, and training goes on.
+
+    Raises:
+        SavesFailedError: the third save in a row failed.
+    """
+    if run.saved_images == run.progress.images_seen:
+        return
+    try:
+        path = run.checkpoints.save(run.progress.images_seen, tensors_of(run), record_of(run))
+    except SaveFailedError as error:
+        run.failed_saves += 1
+        run.log.event("alarm", run.progress, reason=f"save failed: {error}", failed_saves=run.failed_saves)
+        if run.failed_saves >= MAX_FAILED_SAVES:
+            raise SavesFailedError(f"{run.failed_saves} saves in a row failed, the last one so: {error}") from error
+        return
+    run.saved_images, run.failed_saves = run.progress.images_seen, 0
+    run.log.event("checkpoint", run.progress, path=str(path))
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's state into a freshly built run.
+
+    Raises:
+        RecipeError: the recipe or the data differ from the checkpoint's in more than lengths, logging and paths.
+        CheckpointError: tensors are missing, surplus or of another shape.
+    """
+    record, tensors = checkpoint.record, checkpoint.tensors
+    check_same_run(run.recipe, run.shards.content_hash, record, str(checkpoint.path))
+    try:
+        for name, network in run.game.networks.items():
+            network.load_state_dict(_under(f"network/{name}", tensors))
+        run.game.state.load_state_dict(_under("game", tensors))
+        kept, saved = run.averages.state(), _under("average", tensors)
+        for name, tensor in kept.items():
+            tensor.copy_(saved[name])
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} does not fit the networks of this recipe ({error}); use the recipe that wrote it: "
+            f"{run.folder / 'recipe.yaml'}"
+        ) from error
+    for name, player in run.engine.players.items():
+        load_named_state(player, run.engine.optimizers[name], _under(f"optimizer/{name}", tensors))
+        run.engine.scalers[name].load_state_dict(record["scalers"][name])
+    run.progress = Progress.from_record(record["progress"])
+    run.means.load_record(record["means"])
+    run.skipped_in_a_row = record["skipped_in_a_row"]
+    run.saved_images = run.progress.images_seen
+    run.log.resume_at(record["log_bytes"], record["time_s"])
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}.{key}" if path else key
+        flat |= _flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _is_free(key: str, free: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in free)
+
+
+def check_same_run(recipe: Recipe, data_hash: str, record: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with another science than the checkpoint's.
+
+    Raises:
+        RecipeError: one sentence for each differing key that is neither free nor listed in `allow_change`.
+    """
+    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
+    free = (*FREE_KEYS, *recipe.allow_change)
+    problems = [
+        f"{key}: {ours.get(key)!r} differs from {theirs.get(key)!r} of {where}; put it back, choose another "
+        f"run_dir, or add it to allow_change"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key) and not _is_free(key, free)
+    ]
+    if data_hash != record["data_hash"] and not _is_free("data", recipe.allow_change):
+        problems.append(
+            f"data.shards: {recipe.data.shards} holds other images than those of {where}; point it at the same "
+            f"shards, or add "
+            "data to allow_change"
+        )
+    if problems:
+        raise RecipeError(problems)

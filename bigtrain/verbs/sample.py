@@ -1,0 +1,83 @@
+"""Draw images from a run, a checkpoint or a snapshot: a grid, single PNG files, or an .npz."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bigtrain.cli import say
+from bigtrain.recipe.errors import UsageError
+from bigtrain.sampling.files import save_folder, save_npz, save_png
+from bigtrain.sampling.grids import grid, square_columns
+from bigtrain.training.loaded import load
+from bigtrain.training.sampler import StandingSettings, cycle_labels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is drawn and where it goes."""
+    parser.add_argument("model", help="RUN, RUN/checkpoints/IMAGES or RUN/snapshots/FILE")
+    parser.add_argument("--count", type=int, help="number of images (64 unless --index is given)")
+    parser.add_argument("--index", help="numbers of the images wanted, such as 3,17,42")
+    parser.add_argument("--labels", help="classes by number or name, taken in turn, such as 0,1,2")
+    parser.add_argument(
+        "--truncation", default="none", help="none, or LAW:THRESHOLD with LAW resample, scale, std or clamp"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
+    parser.add_argument(
+        "--average", help="which moving average of the weights, such as ema-20000 (default: the recipe's first)"
+    )
+    parser.add_argument("--columns", type=int, help="images in a row of the grid (default: as square as can be)")
+    parser.add_argument(
+        "--standing", default="16x256", help="batches x images for BatchNorm's statistics (default 16x256)"
+    )
+    parser.add_argument("--out", type=Path, help="write a grid to this PNG file")
+    parser.add_argument("--folder", type=Path, help="write single PNG files to this folder")
+    parser.add_argument("--npz", type=Path, help="write uint8 NHWC images (and labels) to this file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw and write; return 0."""
+    if not (arguments.out or arguments.folder or arguments.npz):
+        raise UsageError("nowhere to write the images; add --out FILE.png, --folder DIR or --npz FILE.npz")
+    index = None if arguments.index is None else _numbers("--index", arguments.index)
+    count = arguments.count if index is not None or arguments.count is not None else 64
+    labels = arguments.labels.split(",") if arguments.labels else None
+    model = load(arguments.model, arguments.average)
+    images = model.sample(
+        count, labels=labels, truncation=arguments.truncation, seed=arguments.seed, index=index,
+        standing=_standing(arguments.standing),
+    )  # fmt: skip
+    names = [f"{number:06d}" for number in (index if index is not None else range(len(images)))]
+    label_N = cycle_labels(model.labels(labels), torch.arange(len(images))) if labels else None
+    for written in _write(arguments, images, names, label_N):
+        say(str(written))
+    return 0
+
+
+def _write(arguments: argparse.Namespace, images: Tensor, names: list[str], label_N: Tensor | None) -> list[Path]:
+    written = []
+    if arguments.out:
+        written.append(save_png(arguments.out, grid(images, arguments.columns or square_columns(len(images)))))
+    if arguments.folder:
+        save_folder(arguments.folder, images, names)
+        written.append(arguments.folder)
+    if arguments.npz:
+        written.append(save_npz(arguments.npz, images, label_N))
+    return written
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text}: not a list of whole numbers; write them with commas, such as 3,17,42"
+        ) from error
+
+
+def _standing(text: str) -> StandingSettings:
+    parts = text.split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--standing {text}: not BATCHESxIMAGES; write for example 16x256")
+    return StandingSettings(int(parts[0]), int(parts[1]))

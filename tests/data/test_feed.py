@@ -1,0 +1,223 @@
+"""The feed: the global order, whatever the ranks, micro-batches, workers and stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bigtrain.data.feed import Feed
+from bigtrain.data.shards import ShardSet
+from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.layout import Layout
+from tests.shard_factory import label_of, make_shards, number_in
+
+DEADLINE_S = 30  # far over the seconds it takes: a hang detector
+
+
+def global_batches(shards, window, world, micro, accumulation, workers, starts):
+    """Play all ranks; return the sample numbers of each global batch in the order's own order."""
+    batch_images = world * micro * accumulation
+    found = np.full((len(starts), batch_images), -1)
+    for rank in range(world):
+        layout = Layout(rank, world, micro, batch_images)
+        feed = Feed(shards, shards.order(5, window), layout, workers)
+        for row, start in enumerate(starts):
+            batches = feed.read(start)
+            assert len(batches) == layout.accumulation
+            for micro_index, batch in enumerate(batches):
+                found[row, list(layout.positions(micro_index))] = batch.sample_N
+                assert [number_in(image_CHW) for image_CHW in batch.image_NCHW] == batch.sample_N.tolist()
+                expected = [label_of(number, shards.spec.num_classes) for number in batch.sample_N.tolist()]
+                assert batch.label_N.tolist() == expected
+        feed.close()
+    return found
+
+
+def one_epoch(shards, batch_images):
+    return range(0, 2 * shards.num_samples + batch_images, batch_images)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(lambda sizes: sum(sizes) > 0),
+    share=st.sampled_from([0.0, 0.3]),
+    window=st.integers(1, 6),
+    world=st.integers(1, 3),
+    micro=st.integers(1, 4),
+    accumulation=st.integers(1, 3),
+)
+def test_all_ranks_together_read_the_global_order(tmp_path, sizes, share, window, world, micro, accumulation):
+    folder = tmp_path / "-".join(map(str, sizes))
+    if not folder.exists():
+        make_shards(folder, sizes)
+    shards = ShardSet.open(folder, share, seed=1)
+    batch_images = world * micro * accumulation
+    starts = one_epoch(shards, batch_images)
+    found = global_batches(shards, window, world, micro, accumulation, 0, starts).ravel()
+    assert found.tolist() == shards.order(5, window).samples(np.arange(len(found))).tolist()
+    for epoch in range(2):
+        part = found[epoch * shards.num_samples : (epoch + 1) * shards.num_samples]
+        assert np.array_equal(np.sort(part), shards.numbers())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 5 worker processes")
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_do_not_change_what_is_read_even_with_fewer_shards_than_workers(tmp_path, workers):
+    make_shards(tmp_path, [1, 40, 0, 9])
+    shards = ShardSet.open(tmp_path)
+    found = global_batches(shards, 2, 2, 3, 2, workers, one_epoch(shards, 12)).ravel()
+    assert found.tolist() == shards.order(5, 2).samples(np.arange(len(found))).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_seek_gives_the_batch_of_that_position_and_streams_on(tmp_path, workers):
+    make_shards(tmp_path, [20, 15, 5])
+    shards = ShardSet.open(tmp_path)
+    order = shards.order(5, 2)
+    feed = Feed(shards, order, Layout(0, 1, 4, 8), workers)
+    for start in [0, 8, 1000, 1008, 16, 13, 21, 0]:
+        read = torch.cat([batch.sample_N for batch in feed.read(start)])
+        assert read.tolist() == order.samples(np.arange(start, start + 8)).tolist()
+    feed.close()
+
+
+def test_four_ranks_stop_and_three_go_on_in_the_same_order(tmp_path):
+    make_shards(tmp_path, [20, 15, 5])
+    shards = ShardSet.open(tmp_path)
+    before = global_batches(shards, 2, 4, 3, 1, 0, range(0, 36, 12)).ravel()
+    after = global_batches(shards, 2, 3, 2, 2, 0, range(36, 84, 12)).ravel()
+    assert [*before, *after] == shards.order(5, 2).samples(np.arange(84)).tolist()
+
+
+def test_batches_are_uint8_in_channels_last_memory(tmp_path):
+    make_shards(tmp_path, [20], channels=3)
+    shards = ShardSet.open(tmp_path)
+    for workers in (0, 1):
+        feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 8), workers)
+        for batch in feed.read(0):
+            assert batch.image_NCHW.dtype == torch.uint8
+            assert batch.image_NCHW.shape == (4, 3, 4, 4)
+            assert batch.image_NCHW.is_contiguous(memory_format=torch.channels_last)
+        assert feed.wait_s > 0
+        feed.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_sample_stops_the_feed_when_its_batch_is_due_and_in_one_sentence(tmp_path, workers):
+    index = make_shards(tmp_path, [20, 20])
+    shards = ShardSet.open(tmp_path)
+    order = shards.order(5, 2)
+    number = order.sample(21)
+    _, row = shards.reader.locate(number)
+    entry = index.shards[number // 20]
+    offset = int(shards.reader.rows(number // 20)["offset"][row])
+    with (tmp_path / entry.name).open("r+b") as stream:
+        stream.seek(offset + 30)
+        flipped = bytes([stream.read(1)[0] ^ 4])
+        stream.seek(offset + 30)
+        stream.write(flipped)
+    feed = Feed(ShardSet.open(tmp_path), order, Layout(0, 1, 4, 8), workers)
+    assert len(feed.read(0)) == len(feed.read(8)) == 2
+    with pytest.raises(DataError) as caught:
+        feed.read(16)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert entry.name in sentence
+    assert f"'{number:06d}'" in sentence
+    assert "damaged: crc32" in sentence
+    assert "copy the shard again" in sentence
+    assert len(feed.read(24)) == 2  # it can be asked for another position
+    feed.close()
+
+
+PARENT = """
+import sys, time
+from bigtrain.data.feed import Feed
+from bigtrain.data.shards import ShardSet
+from bigtrain.recipe.layout import Layout
+shards = ShardSet.open(sys.argv[1])
+feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
+feed.read(0)
+print(*(worker.pid for worker in feed._stream._workers), flush=True)
+for position in range(4, 4_000_000, 4):
+    feed.read(position)
+    time.sleep(0.01)
+"""
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition):
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "still waiting"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def reading_process(tmp_path):
+    make_shards(tmp_path, [20])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        yield process, [int(word) for word in process.stdout.readline().split()]
+        process.kill()
+
+
+def test_workers_die_with_a_killed_parent(reading_process):
+    process, workers = reading_process
+    assert len(workers) == 2
+    assert all(map(is_alive, workers))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def test_workers_leave_signals_to_their_parent(reading_process):
+    process, workers = reading_process
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        for worker in workers:
+            os.kill(worker, number)
+    time.sleep(0.3)
+    assert all(map(is_alive, workers))
+    assert process.poll() is None
+
+
+def test_a_killed_worker_is_a_sentence_not_a_hang(tmp_path):
+    make_shards(tmp_path, [20])
+    shards = ShardSet.open(tmp_path)
+    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 1)
+    feed.read(0)
+    os.kill(feed._stream._workers[0].pid, signal.SIGKILL)
+
+    def read_on():
+        for position in range(4, 4000, 4):
+            feed.read(position)
+
+    with pytest.raises(DataError, match=r"a process that reads data ended .* lower data.num_workers"):
+        read_on()
+    feed.close()
+
+
+def test_closing_ends_the_workers(tmp_path):
+    make_shards(tmp_path, [20])
+    shards = ShardSet.open(tmp_path)
+    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
+    feed.read(0)
+    workers = [worker.pid for worker in feed._stream._workers]
+    feed.close()
+    wait_until(lambda: not any(map(is_alive, workers)))

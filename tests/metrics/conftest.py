@@ -1,0 +1,45 @@
+"""The digits as metrics see real images, and one classifier of them, trained once for all tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from bigtrain.metrics.classifier import ClassifierSettings
+from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.features import Extractor, RealImages
+from bigtrain.recipe.image import ImageSpec
+
+
+def real_images(image_NCHW: Tensor, label_N: Tensor, content_hash: str) -> RealImages:
+    """Wrap tensors as real images; `load` counts nothing and copies."""
+
+    def load(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return image_NCHW[list(numbers)], label_N[list(numbers)]
+
+    _, channels, side, _ = image_NCHW.shape
+    return RealImages(ImageSpec(side, channels, int(label_N.max()) + 1), len(image_NCHW), content_hash, load)
+
+
+@pytest.fixture(scope="session")
+def digits() -> RealImages:
+    """The 1,797 digits of scikit-learn, gray, 32 px."""
+    bunch = load_digits()
+    small = torch.tensor(bunch.images, dtype=torch.float32)[:, None] * (255 / 16)
+    image = torch.nn.functional.interpolate(small, size=(32, 32), mode="bicubic").round().clamp(0, 255).to(torch.uint8)
+    return real_images(image, torch.tensor(bunch.target), "digits")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that outlives one test."""
+    return tmp_path_factory.mktemp("metrics-cache")
+
+
+@pytest.fixture(scope="session")
+def classifier(digits: RealImages, shared_cache: Path) -> Extractor:
+    """The default classifier of the digits."""
+    return ClassifierSettings().build(digits, shared_cache, torch.device("cpu"), ONE_PROCESS)

@@ -1,0 +1,201 @@
+"""The Inception extractor with seeded random weights, and every way in which a weight file can be missing or wrong.
+
+No published weights are used: what is checked is the plumbing, not the value of a published figure.
+"""
+
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from bigtrain.metrics import inception
+from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.features import Extractor, RealImages
+from bigtrain.metrics.inception import InceptionSettings, default_weights_path
+from bigtrain.recipe.errors import RecipeError, WeightsError
+from bigtrain.recipe.image import ImageSpec
+
+CPU = torch.device("cpu")
+
+
+def real_of(channels: int) -> RealImages:
+    image = torch.zeros(4, channels, 32, 32, dtype=torch.uint8)
+    return RealImages(ImageSpec(32, channels, 0), 4, "x", lambda numbers: (image[list(numbers)], torch.zeros(4).long()))
+
+
+def build(weights: Path | None, channels: int = 3) -> Extractor:
+    settings = InceptionSettings(weights=None if weights is None else str(weights))
+    return settings.build(real_of(channels), Path("/nowhere"), CPU, ONE_PROCESS)
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of seeded random weights of torch-fidelity's architecture."""
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save({}, path)
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def extractor(random_weights: Path) -> Extractor:
+    return build(random_weights)
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No weights at the default place, no word about being offline; returns the default place."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return default_weights_path()
+
+
+def pictures(channels: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(0, 256, (2, channels, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def test_features_are_torch_fidelitys(extractor: Extractor, random_weights: Path):
+    theirs = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(random_weights)
+    )
+    feature_ND = extractor(pictures(3))
+    assert feature_ND.shape == (2, 2048)
+    assert feature_ND.dtype == torch.float32
+    assert feature_ND.std() > 0
+    assert torch.equal(feature_ND, theirs(pictures(3))[0])
+
+
+def test_figures_carry_the_known_names(extractor: Extractor, random_weights: Path):
+    assert (extractor.figure_prefix, extractor.kernel_prefix, extractor.dims) == ("fid", "kid", 2048)
+    assert extractor.fingerprint == hashlib.sha256(random_weights.read_bytes()).hexdigest()
+
+
+def test_gray_images_count_as_rgb_of_equal_channels(extractor: Extractor):
+    gray = pictures(1)
+    assert torch.equal(extractor(gray), extractor(gray.expand(-1, 3, -1, -1).contiguous()))
+
+
+def test_images_with_alpha_are_refused():
+    with pytest.raises(RecipeError, match="gray or RGB images, and the shards have 4 channels"):
+        build(None, channels=4)
+
+
+def test_named_file_that_is_missing_is_named(tmp_path: Path, empty_home: Path):
+    with pytest.raises(WeightsError) as caught:
+        build(tmp_path / "none.pth")
+    assert str(tmp_path / "none.pth") in str(caught.value)
+    assert "weights-inception-2015-12-05-6726825d.pth" in str(caught.value)
+
+
+def test_offline_without_weights_says_which_file_goes_where(empty_home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *a, **k: pytest.fail("tried to download"))
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE forbids") as caught:
+        build(None)
+    assert str(empty_home) in str(caught.value)
+    assert empty_home.name == "weights-inception-2015-12-05-6726825d.pth"
+    assert "evaluate.extractor.weights" in str(caught.value)
+
+
+def test_absent_network_is_an_error_soon(empty_home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inception, "WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    started_s = time.monotonic()
+    with pytest.raises(WeightsError, match="the download failed"):
+        build(None)
+    assert time.monotonic() - started_s < 60
+    assert list(empty_home.parent.iterdir()) == []
+
+
+def test_silent_server_is_an_error_soon(empty_home: Path, monkeypatch: pytest.MonkeyPatch):
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(2)
+
+    monkeypatch.setattr(inception, "DOWNLOAD_TIMEOUT_S", 0.3)
+    with serve(Silent) as url:
+        monkeypatch.setattr(inception, "WEIGHTS_URL", url)
+        with pytest.raises(WeightsError, match="timed out"):
+            build(None)
+
+
+def test_download_is_checked_and_kept(empty_home: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch):
+    with serve(files_of(random_weights)) as url:
+        monkeypatch.setattr(inception, "WEIGHTS_URL", url)
+        with pytest.raises(WeightsError, match="does not start with 6726825d"):
+            build(None)
+        assert list(empty_home.parent.iterdir()) == []
+        sha256 = hashlib.sha256(random_weights.read_bytes()).hexdigest()
+        monkeypatch.setattr(inception, "WEIGHTS_SHA256_START", sha256[:8])
+        assert inception.find_weights(None) == empty_home
+    assert empty_home.read_bytes() == random_weights.read_bytes()
+    assert list(empty_home.parent.iterdir()) == [empty_home]
+    assert inception.find_weights(None) == empty_home  # the server is gone by now
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
+def test_file_that_is_no_inception_is_refused(tmp_path: Path, random_weights: Path, damage: str):
+    path = tmp_path / "bad.pth"
+    whole = random_weights.read_bytes()
+    if damage == "other":
+        torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"not weights at all"}[damage])
+    with pytest.raises(WeightsError, match="cannot be read") as caught:
+        build(path)
+    assert str(path) in str(caught.value)
+
+
+class Intruder:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (self.mark,))
+
+
+def test_file_that_would_run_code_is_refused_and_not_run(tmp_path: Path):
+    torch.save({"weight": Intruder(tmp_path / "mark")}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        build(tmp_path / "evil.pth")
+    assert not (tmp_path / "mark").exists()
+
+
+def files_of(path: Path) -> type[http.server.BaseHTTPRequestHandler]:
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    return Server
+
+
+@contextmanager
+def serve(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/weights.pth"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,61 @@
+"""Small shards for tests: every image tells its sample's number, so that a mix-up shows in the pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from bigtrain.data.index import NO_LABEL, FolderIndex
+from bigtrain.data.pixels import encode
+from bigtrain.data.writer import Encoded, commit, write_shard, writing
+
+
+def numbered_image(number: int, side: int = 4, channels: int = 1) -> np.ndarray:
+    """An image whose first two pixels hold `number` and whose others depend on it; uint8 [H, W] or [H, W, C]."""
+    pixels = (np.arange(side * side * channels, dtype=np.int64) * 7 + number * 31) % 251
+    pixels = pixels.reshape(side, side, channels).astype(np.uint8)
+    pixels[0, 0], pixels[0, 1] = number % 256, number // 256
+    return pixels[..., 0] if channels == 1 else pixels
+
+
+def number_in(image_CHW: Tensor) -> int:
+    """The sample's number that a losslessly stored image tells."""
+    return int(image_CHW[0, 0, 0]) + 256 * int(image_CHW[0, 0, 1])
+
+
+def label_of(number: int, num_classes: int) -> int:
+    """The label that `make_shards` gives to a sample."""
+    return (number * 5 + number // 3) % num_classes if num_classes else NO_LABEL
+
+
+def make_shards(
+    folder: Path,
+    sizes: Sequence[int],
+    num_classes: int = 3,
+    channels: int = 1,
+    labels: Sequence[int] | None = None,
+    image_format: str = "png",
+) -> FolderIndex:
+    """Write numbered images as shards of the given sizes; labels are mixed unless they are given."""
+    index = FolderIndex(
+        resolution=(4, 4),
+        channels=channels,
+        image_format=image_format,
+        classes=tuple(f"class {label}" for label in range(num_classes)),
+        resize={},
+        seed=0,
+        source="test",
+        shards=(),
+    )
+    given = labels if labels is not None else [label_of(number, num_classes) for number in range(sum(sizes))]
+    with writing(folder):
+        written, first = [], 0
+        for shard, size in enumerate(sizes):
+            samples = [
+                Encoded(encode(numbered_image(number, channels=channels), image_format), given[number])
+                for number in range(first, first + size)
+            ]
+            written.append(write_shard(folder, shard, first, image_format, samples))
+            first += size
+        return commit(folder, index, written)

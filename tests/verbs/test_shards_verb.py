@@ -1,0 +1,90 @@
+"""`bigtrain shards` as it is typed."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigtrain.cli import main
+from bigtrain.data.index import FolderIndex
+from tests.shard_factory import make_shards
+
+
+@pytest.fixture
+def source(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(
+                tmp_path / "source" / name / f"{number}.png"
+            )
+    return tmp_path / "source"
+
+
+def test_folder_then_check(source, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    words = ["--size", "16", "--fit", "pad", "--filter", "bicubic", "--format", "webp", "--quality", "80"]
+    assert main(["shards", "folder", str(source), out, *words, "--jobs", "2", "--shard-mb", "0.02"]) == 0
+    assert "12 images of 16x16x3 (webp), 2 classes" in capsys.readouterr().out
+    index = FolderIndex.read(tmp_path / "out")
+    assert index.resize == {"fit": "pad", "filter": "bicubic", "quality": 80}
+    assert main(["shards", "check", out]) == 0
+    said = capsys.readouterr().out
+    assert "no fault" in said
+    assert "samples a class: cat 6, dog 6" in said
+    assert index.shards[0].name in said
+
+
+def test_check_says_each_fault_and_returns_1(tmp_path, capsys):
+    index = make_shards(tmp_path, [5, 5])
+    path = tmp_path / index.shards[0].name
+    path.write_bytes(path.read_bytes()[:-512])
+    assert main(["shards", "check", str(tmp_path), "--jobs", "1"]) == 1
+    said = capsys.readouterr().out
+    assert f"fault: shard {index.shards[0].name}: has " in said
+    assert said.strip().endswith("1 faults")
+
+
+def test_check_warns_of_sorted_shards(tmp_path, capsys):
+    make_shards(tmp_path, [9, 9, 9], labels=[0] * 9 + [1] * 9 + [2] * 9)
+    assert main(["shards", "check", str(tmp_path), "--window", "1", "--jobs", "1"]) == 0
+    assert "warning: sorted by class: windows of 1 shards hold 0%" in capsys.readouterr().out
+
+
+def test_check_without_an_index_says_what_to_do(tmp_path, capsys):
+    assert main(["shards", "check", str(tmp_path)]) == 1
+    assert "no index.json in" in capsys.readouterr().out
+
+
+def test_digits_say_what_they_wrote(tmp_path, capsys):
+    assert main(["shards", "digits", str(tmp_path)]) == 0
+    assert "1797 images of 32x32x1 (png), 10 classes, 4 shards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "0"], "--size is 0, but must be at least 1"),
+        (["--size", "8", "--quality", "101"], "--quality is 101, but must be at least 1 and at most 100"),
+        (["--size", "8", "--shard-mb", "0"], "--shard-mb is 0, but must be over 0"),
+        (["--size", "8", "--jobs", "0"], "--jobs is 0"),
+        (["--size", "8", "--max-pixels", "many"], "--max-pixels is 'many': not a whole count"),
+        (["--size", "8", "--fit", "stretch"], "invalid choice: 'stretch'"),
+        ([], "--size"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_status_2(source, tmp_path, capsys, words, message):
+    assert main(["shards", "folder", str(source), str(tmp_path / "out"), *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_images_are_one_sentence_and_status_6(source, tmp_path, capsys):
+    (source / "cat" / "bad.jpg").write_bytes(b"no image")
+    words = ["shards", "folder", str(source), str(tmp_path / "out"), "--size", "8", "--jobs", "1"]
+    assert main(words) == 6
+    assert "1 of 13 files cannot be used" in capsys.readouterr().err
+    assert main([*words, "--skip-bad"]) == 0
+    assert "left out: " in capsys.readouterr().out

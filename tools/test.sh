@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Sets up, checks style and types, and plays the tests; the last line is pytest's own.
+#
+#   bash tools/test.sh [--full] [pytest arguments]
+#
+# --full also plays the tests marked slow.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/environment.sh
+set_up_environment test
+
+marks=()
+if [[ ${1:-} == --full ]]; then
+    marks=(-m "slow or not slow")
+    shift
+fi
+# One thread a process: tests fork ranks, and numbers must not depend on how many cores there are.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+ruff check .
+ruff format --check .
+mypy
+exec python -m pytest -q "${marks[@]}" "$@"
