@@ -45,8 +45,20 @@ from typing import Any
 HANG_LIMIT_S = 60.0
 STACK_LEAD_S = 2.0  # a hanging rank writes its stack this long before it is killed
 POLL_S = 0.005
-# torch._dynamo is what an optimizer or DDP imports at first use: 4 s in every rank if it is not here.
-PRELOAD = ["torch", "torch._dynamo", "torch.distributed", "accelerate", "safetensors.torch", "pydantic", "yaml"]
+# What tests, and the test module that a rank imports to find its function, would import in every rank: torch._dynamo
+# alone, which an optimizer or DDP asks for at first use, is 4 s there.
+PRELOAD = [
+    *(
+        "torch",
+        "torch._dynamo",
+        "torch.distributed",
+        "accelerate",
+        "safetensors.torch",
+        "torchvision",
+        "torch_fidelity",
+    ),
+    *("numpy", "PIL.Image", "webdataset", "pydantic", "yaml", "pytest", "hypothesis", "hypothesis.strategies"),
+]
 
 
 class RankFailed(AssertionError):

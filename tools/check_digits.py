@@ -21,6 +21,10 @@ NUM_CLASSES = 10
 NUM_SAMPLES = 1_000
 SIDE = 8  # of scikit-learn's digits, in pixels
 LARGEST = 16.0  # their value of ink
+FIGURES: dict[str, tuple[str, ...]] = {
+    "status": ("images_seen", "step", "loss_discriminator", "loss_generator", "images_per_s"),
+    "evaluation": (),  # all of them
+}
 LEAST_ACCURACY = 0.90
 LEAST_CLASS_ACCURACY = 0.75
 LEAST_CLASSES = 9
@@ -108,7 +112,7 @@ def verdict_text(verdict: Verdict) -> str:
 def run_text(run: Path) -> str:
     """Write the last figures of a run's log and where its files are."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    text = [f"{event:<20}{_figures(lines, event)}" for event in ("status", "evaluation") if _figures(lines, event)]
+    text = [f"{event:<20}{_figures(lines, event)}" for event in FIGURES if _figures(lines, event)]
     text.append(f"sample grid         {_newest(run / 'samples', '*.png')}")
     text.append(f"log                 {run / 'log.jsonl'}")
     text.append(f"checkpoint          {_newest(run / 'checkpoints', '[0-9]*')}")
@@ -117,7 +121,8 @@ def run_text(run: Path) -> str:
 
 def _figures(lines: list[dict[str, Any]], event: str) -> str:
     last = next((line for line in reversed(lines) if line.get("event") == event), {})
-    figures = {key: value for key, value in last.items() if isinstance(value, int | float) and key != "time"}
+    wanted = FIGURES[event] or [key for key in last if key not in ("step", "time_s")]
+    figures = {key: last[key] for key in wanted if isinstance(last.get(key), int | float)}
     return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
     )

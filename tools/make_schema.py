@@ -41,6 +41,8 @@ def _loosened(schema: Any) -> Any:
     for key, value in schema.items():
         if key in BY_NAME:
             loose[key] = {name: _loosened(part) for name, part in value.items()}
+        elif key == "description":
+            loose[key] = " ".join(value.split())  # however the docstring is wrapped
         elif key not in ("required", "discriminator"):
             loose["anyOf" if key == "oneOf" else key] = _loosened(value)
     return loose

@@ -11,6 +11,9 @@ set_up_environment
 
 shards=data/digits
 run=runs/digits-biggan
+for override in "$@"; do
+    case $override in run_dir=*) run=${override#run_dir=} ;; esac
+done
 
 if [[ ! -f $shards/index.json ]]; then
     bigtrain shards digits "$shards"
@@ -19,6 +22,7 @@ bigtrain shards check "$shards"
 
 # Every choice that `accelerate config` would ask for is given, so that no configuration file is read or missed.
 accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-    -m bigtrain.train recipes/digits-biggan.yaml "run_dir=$run" "data.shards=$shards" "$@"
+    --num_cpu_threads_per_process "$(nproc)" \
+    -m bigtrain.train recipes/digits-biggan.yaml "data.shards=$shards" "$@" "run_dir=$run"
 
 python tools/check_digits.py "$run"

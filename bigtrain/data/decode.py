@@ -69,4 +69,6 @@ def refuse(header: Header, image: ImageSpec, max_pixels: int) -> None:
 
 def _pillow(data: bytes, header: Header, channels: int) -> Pixels:
     with Image.open(io.BytesIO(data), formats=(header.kind.upper(),)) as image:
-        return np.asarray(image.convert(PILLOW_MODES[channels])).reshape(image.height, image.width, channels)
+        mode = PILLOW_MODES[channels]
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+        return pixels.reshape(image.height, image.width, channels)

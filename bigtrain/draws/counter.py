@@ -22,8 +22,8 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _MASK_34 = (1 << 34) - 1
 _MASK_37 = (1 << 37) - 1
 _MASK_33 = (1 << 33) - 1
-_MASK_53 = (1 << 53) - 1
-_UNIT = 2.0**-53
+_MASK_52 = (1 << 52) - 1
+_UNIT = 2.0**-52
 
 
 def _mix(key: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class Draws:
         return _mix(image_N[:, None] + component_C[None, :])
 
     def _unit(self, stream: str, num_components: int, offset: int = 0) -> Tensor:
-        """Return float64 [N, num_components] in (0, 1), never 0 or 1."""
-        return (((self._bits(stream, num_components, offset) >> 11) & _MASK_53).double() + 0.5) * _UNIT
+        """Return float64 [N, num_components] in (0, 1), never 0 or 1: 52 bits and a half are exact in a double."""
+        return (((self._bits(stream, num_components, offset) >> 12) & _MASK_52).double() + 0.5) * _UNIT
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """Return float64 [N, *shape], uniform in (0, 1)."""
@@ -82,7 +82,7 @@ class Draws:
         return pair[:, :count].to(self.dtype).view(-1, *shape)
 
     def integers(self, stream: str, high: int, *shape: int) -> Tensor:
-        """Return int64 [N, *shape], uniform over 0..high-1 (bias below high / 2^53)."""
+        """Return int64 [N, *shape], uniform over 0..high-1 (bias below high / 2^52)."""
         return (self._unit(stream, math.prod(shape)) * high).long().clamp_(max=high - 1).view(-1, *shape)
 
     def categorical(self, stream: str, weight_K: Tensor) -> Tensor:

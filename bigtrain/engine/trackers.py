@@ -51,4 +51,5 @@ class Trackers:
     def close(self) -> None:
         """Flush and end every tracker."""
         if self._has_any:
-            self._accelerator.end_training()
+            for tracker in self._accelerator.trackers:  # not end_training, which leaves the process group as well
+                tracker.finish()

@@ -134,17 +134,16 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
     checkpoint = run.checkpoints.load_newest()
     if checkpoint is not None:
         restore(run, checkpoint)
+    names = tracker_names(recipe)
+    run.trackers = Trackers(launch.accelerator, names, recipe.name, folder, run.progress.images_seen)
     run.hooks = build_hooks(run)
     return run
 
 
 def build_hooks(run: Run) -> list[Hook]:
     """Return the hooks in the order in which they run; the checkpoint comes last and covers what the others logged."""
-    trackers = Trackers(
-        run.launch.accelerator, tracker_names(run.recipe), run.recipe.name, run.folder, run.progress.images_seen
-    )
     bar = ProgressBar()
-    hooks: list[Hook] = [bar, Status(run, bar, trackers), SampleGrids()]
+    hooks: list[Hook] = [bar, Status(run, bar), SampleGrids()]
     if run.recipe.evaluate is not None:
-        hooks.append(Evaluate(run, run.recipe.evaluate, trackers))
+        hooks.append(Evaluate(run, run.recipe.evaluate))
     return [*hooks, SaveSnapshot(), SaveCheckpoint()]

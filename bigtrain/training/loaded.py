@@ -19,7 +19,9 @@ from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.recipe.errors import CheckpointError, UsageError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.registry import nearest
-from bigtrain.sampling.truncation import Truncation
+from bigtrain.sampling.grids import to_pixels
+from bigtrain.sampling.interpolation import class_path, latent_path
+from bigtrain.sampling.truncation import Truncation, sample_draws
 from bigtrain.training.sampler import Sampler, StandingSettings, cycle_labels
 from bigtrain.training.schema import Recipe
 from bigtrain.training.snapshot import read_snapshot
@@ -135,6 +137,49 @@ class LoadedModel:
         self.restand(law, standing or StandingSettings())
         label_N = self._labels_of(index_N, labels)
         return torch.cat(list(self._sampler.images(index_N, label_N, law, seed_of(seed, "sample"))))
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        ends: tuple[int, int],
+        *,
+        labels: tuple[int | str, int | str] | None = None,
+        steps: int = 8,
+        truncation: str | Truncation = "none",
+        seed: int = 0,
+        standing: StandingSettings | None = None,
+    ) -> Tensor:
+        """Return the way from image `ends[0]` to image `ends[1]` of `sample`, uint8 [steps, C, H, W], both ends
+        included.
+
+        Args:
+            ends: numbers of two images; equal numbers keep the latent and change the class alone.
+            labels: their classes; the way between two classes runs through the generator's shared embedding.
+            steps: images on the way, at least 2.
+            truncation: as in `sample`.
+            seed: as in `sample`.
+            standing: as in `sample`.
+
+        Raises:
+            UsageError: fewer than 2 steps, no labels for a model with classes, or an unknown class.
+            RecipeError: the truncation is unknown, or the generator has no shared embedding.
+        """
+        if steps < 2:
+            raise UsageError(f"a way between two images has at least 2 steps, got {steps}")
+        if self.image.num_classes and labels is None:
+            raise UsageError(f"{self.path} has classes; say between which two, such as labels (1, 7), or (3, 3)")
+        law = truncation if isinstance(truncation, Truncation) else Truncation.parse(truncation)
+        self.restand(law, standing or StandingSettings())
+        generator: Any = self.game.networks[self.game.averaged[0]]
+        device = self._sampler.device
+        draws = sample_draws(seed_of(seed, "sample"), torch.tensor(ends, device=device))
+        latent_NZ = law.apply(draws, int(generator.latent_dim))
+        path_SZ = latent_path(latent_NZ[:1], latent_NZ[1:], steps)[0]
+        if labels is None:
+            return to_pixels(generator(path_SZ, None)).cpu()
+        class_N = torch.tensor(self.labels(labels), device=device)
+        embedding_SE = class_path(generator.embed, class_N[:1], class_N[1:], steps)[0]
+        return to_pixels(generator.synthesise(path_SZ, embedding_SE)).cpu()
 
     def _labels_of(self, index_N: Tensor, labels: Sequence[int | str] | None) -> Tensor | None:
         if labels is None:

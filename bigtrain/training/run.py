@@ -1,5 +1,6 @@
 """One training run in one process: its parts by name, and the few things they do together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from bigtrain.engine.engine import Engine
 from bigtrain.engine.launch import Launch
 from bigtrain.engine.preemption import Preemption
 from bigtrain.engine.stats import PeriodMeans
+from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game, Turn
 from bigtrain.recipe.errors import DivergenceError
 from bigtrain.recipe.progress import Progress
@@ -50,6 +52,7 @@ class Run:
     checkpoints: Checkpoints
     preemption: Preemption
     hooks: list[Hook]
+    trackers: Trackers | None = None
     means: PeriodMeans = field(default_factory=PeriodMeans)
     progress: Progress = field(default_factory=Progress)
     batches: tuple[Batch | None, ...] = ()
@@ -109,8 +112,15 @@ class Run:
         self.averages.update(self.recipe.batch_images, self.progress.images_seen)
         self.progress = self.progress.after_step(self.recipe.batch_images)
 
+    def project(self, figures: Mapping[str, float]) -> None:
+        """Send figures of the log to the trackers as well."""
+        if self.trackers is not None:
+            self.trackers.log(figures, self.progress.images_seen)
+
     def close(self) -> None:
         """Stop workers, give signals back, put the log on disk."""
+        if self.trackers is not None:
+            self.trackers.close()
         self.preemption.close()
         self.feed.close()
         self.log.close()

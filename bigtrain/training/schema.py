@@ -41,11 +41,11 @@ class CheckpointSettings(Settings):
 
     every_images: PositiveCount = 100_000
     """Images between checkpoints."""
-    every_minutes: float | None = Field(None, gt=0)
+    every_minutes: float | None = Field(default=None, gt=0)
     """Also after this many minutes, as the main process's clock says; None: by images only."""
-    keep_last: int = Field(2, ge=2)
+    keep_last: int = Field(default=2, ge=2)
     """How many of the newest checkpoints stay; at least 2, so that a damaged one has a good one before it."""
-    keep_best: int = Field(0, ge=0)
+    keep_best: int = Field(default=0, ge=0)
     """How many checkpoints with the best evaluation stay besides."""
 
 
@@ -72,9 +72,9 @@ class SamplesSettings(Settings):
 
     every_images: Count = 50_000
     """Images between grids; 0: none but the one at the end."""
-    columns: int = Field(10, ge=1)
+    columns: int = Field(default=10, ge=1)
     """Images a row; class-conditional grids have one row a class."""
-    max_rows: int = Field(10, ge=1)
+    max_rows: int = Field(default=10, ge=1)
     """Rows at most."""
     truncation: TruncationText = Truncation()
     """Truncation of the grid's latents, such as resample:0.5."""
@@ -87,7 +87,7 @@ class Recipe(Settings):
     """Version of this schema."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run, in logs and trackers."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of weights, draws and data order."""
     run_dir: str | None = None
     """Folder of the run; None: runs/NAME."""
@@ -109,7 +109,7 @@ class Recipe(Settings):
     """Compilation of the loss function; not offered yet."""
     engine: Literal["plain", "ddp"] = "plain"
     """One process, or one process a device under DistributedDataParallel."""
-    timeout_minutes: float = Field(30, gt=0)
+    timeout_minutes: float = Field(default=30, gt=0)
     """How long a rank waits for the others before it gives up."""
     image: ImageSettings
     """What the images are."""

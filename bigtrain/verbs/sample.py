@@ -10,7 +10,7 @@ from bigtrain.cli import say
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.files import save_folder, save_npz, save_png
 from bigtrain.sampling.grids import grid, square_columns
-from bigtrain.training.loaded import load
+from bigtrain.training.loaded import LoadedModel, load
 from bigtrain.training.sampler import StandingSettings, cycle_labels
 
 
@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, help="number of images (64 unless --index is given)")
     parser.add_argument("--index", help="numbers of the images wanted, such as 3,17,42")
     parser.add_argument("--labels", help="classes by number or name, taken in turn, such as 0,1,2")
+    parser.add_argument("--between", help="numbers of two images, such as 3,17: draw the way from one to the other")
+    parser.add_argument("--steps", type=int, default=8, help="images on that way, both ends included (default 8)")
     parser.add_argument(
         "--truncation", default="none", help="none, or LAW:THRESHOLD with LAW resample, scale, std or clamp"
     )
@@ -40,25 +42,54 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw and write; return 0."""
     if not (arguments.out or arguments.folder or arguments.npz):
         raise UsageError("nowhere to write the images; add --out FILE.png, --folder DIR or --npz FILE.npz")
-    index = None if arguments.index is None else _numbers("--index", arguments.index)
-    count = arguments.count if index is not None or arguments.count is not None else 64
     labels = arguments.labels.split(",") if arguments.labels else None
     model = load(arguments.model, arguments.average)
+    images, names, label_N = (_way if arguments.between else _drawn)(arguments, model, labels)
+    for written in _write(arguments, images, names, label_N):
+        say(str(written))
+    return 0
+
+
+Drawn = tuple[Tensor, list[str], Tensor | None]
+"""Images, the names of their files, and their labels where they were asked for."""
+
+
+def _drawn(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] | None) -> Drawn:
+    index = None if arguments.index is None else _numbers("--index", arguments.index)
+    count = arguments.count if index is not None or arguments.count is not None else 64
     images = model.sample(
         count, labels=labels, truncation=arguments.truncation, seed=arguments.seed, index=index,
         standing=_standing(arguments.standing),
     )  # fmt: skip
     names = [f"{number:06d}" for number in (index if index is not None else range(len(images)))]
     label_N = cycle_labels(model.labels(labels), torch.arange(len(images))) if labels else None
-    for written in _write(arguments, images, names, label_N):
-        say(str(written))
-    return 0
+    return images, names, label_N
+
+
+def _way(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] | None) -> Drawn:
+    ends = _numbers("--between", arguments.between)
+    if len(ends) != 2 or (labels is not None and len(labels) > 2):
+        raise UsageError(
+            f"--between {arguments.between} --labels {arguments.labels}: write two images and at most two classes, "
+            "such as --between 3,17 --labels 1,7"
+        )
+    classes = None if labels is None else (labels[0], labels[-1])
+    images = model.interpolate(
+        (ends[0], ends[1]), labels=classes, steps=arguments.steps, truncation=arguments.truncation, seed=arguments.seed,
+        standing=_standing(arguments.standing),
+    )  # fmt: skip
+    return images, [f"{step:03d}" for step in range(len(images))], None
 
 
 def _write(arguments: argparse.Namespace, images: Tensor, names: list[str], label_N: Tensor | None) -> list[Path]:
     written = []
     if arguments.out:
-        written.append(save_png(arguments.out, grid(images, arguments.columns or square_columns(len(images)))))
+        written.append(
+            save_png(
+                arguments.out,
+                grid(images, arguments.columns or (len(images) if arguments.between else square_columns(len(images)))),
+            )
+        )
     if arguments.folder:
         save_folder(arguments.folder, images, names)
         written.append(arguments.folder)

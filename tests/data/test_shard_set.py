@@ -103,8 +103,10 @@ def test_few_files_are_open_however_many_shards(tmp_path, monkeypatch):
 
 def test_it_survives_pickling_without_its_open_files(folder):
     shards = ShardSet.open(folder)
-    shards.read(0)
-    assert pickle.loads(pickle.dumps(shards)).read(3) == shards.read(3)
+    expected = shards.read(3)
+    copy = pickle.loads(pickle.dumps(shards))
+    shards.reader.close()
+    assert copy.read(3) == expected
 
 
 # Damage, each found before the first step where it can be.
@@ -272,6 +274,12 @@ def test_class_sorted_shards_are_refused_unless_allowed(tmp_path):
     assert (
         DataSettings(shards=str(tmp_path), shuffle_window_shards=6).build(0).num_samples == 120
     )  # one window mixes all
+
+
+def test_shards_that_are_half_sorted_are_refused_too(tmp_path):
+    make_shards(tmp_path, [20] * 4, num_classes=10, labels=[number // 8 for number in range(80)])
+    with pytest.raises(DataError, match="hold 7[0-9]% of the label entropy"):
+        DataSettings(shards=str(tmp_path), shuffle_window_shards=2).build(0)
 
 
 def test_settings_take_suffixes_and_refuse_unknown_keys():

@@ -1,4 +1,5 @@
-"""Draws are functions of facts: equal for any dealing of the images, different for any other fact, and of the right law."""
+"""Draws are functions of facts: equal for any dealing of the images, different for any other fact, and of the right
+law."""
 
 import math
 
@@ -52,7 +53,9 @@ def test_normal_has_the_moments_of_a_standard_normal() -> None:
     assert value.mean(0).abs().max() < bound
     assert (value.square().mean(0) - 1).abs().max() < bound * math.sqrt(2)
     assert (value.pow(4).mean(0) - 3).abs().max() < bound * math.sqrt(96)
-    gram = value.T @ value / NUM - torch.eye(5)  # components of one image, and cosine and sine of one angle, are independent
+    gram = value.T @ value / NUM - torch.eye(
+        5
+    )  # components of one image, and cosine and sine of one angle, are independent
     assert gram.abs().max() < bound * math.sqrt(2)
 
 

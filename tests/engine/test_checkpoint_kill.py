@@ -2,9 +2,12 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +21,17 @@ from tests.engine.checkpoint_cases import StopAt, Stopped, is_state, leftovers, 
 from tests.rank_pool import run_ranks, start_ranks
 
 WRITE_BYTES = 512  # several writes a file, so that a kill can fall between them
+MEMORY = Path("/dev/shm")  # an fsync there costs nothing, and there are thousands of them
+
+
+@pytest.fixture
+def disk_in_memory(tmp_path):
+    """A folder on a file system in memory where there is one."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 def save_stopping_at(ranks, folder, images, number, how, culprit):
@@ -31,16 +45,17 @@ def save_stopping_at(ranks, folder, images, number, how, culprit):
 
 
 def operations_of_a_save(world, culprit, tmp_path):
-    """Names of the file operations of `culprit` in the save of the tests below: the one after 3 images, after two others."""
+    """Names of the file operations of `culprit` in the save that the tests below stop: the third one of a run."""
     folder = tmp_path / "count"
     save_alone(folder, 1, 2)
     names, sentence = run_ranks(world, save_stopping_at, folder, 3, None, "count", 0)[culprit]
     assert sentence is None
+    shutil.rmtree(folder)
     return names
 
 
 def check_after(folder, old, new):
-    """A load gives one of two states, exactly; the next save works, and leaves the folder as if nothing had happened."""
+    """A load gives one of two states, exactly; the next saves work and leave no trace of what happened."""
     num_before = len(committed(folder))
     loaded = load_alone(folder)
     assert is_state(loaded, old) or is_state(loaded, new), "neither the old state nor the new one"
@@ -54,6 +69,81 @@ def check_after(folder, old, new):
     return loaded.images
 
 
+def test_everything_is_on_disk_before_the_name_and_the_name_before_anything_is_removed(tmp_path):
+    """A kill loses nothing that was written; a power cut does, unless it was fsynced before what relies on it."""
+    save_alone(tmp_path, 1, 2)
+    opened, dirty, events = {}, set(), []
+
+    def watched(name, operation):
+        def run(*arguments):
+            result = operation(*arguments)
+            if name == "open":
+                opened[result] = Path(arguments[0])
+            elif name == "write":
+                dirty.add(opened[arguments[0]])
+            elif name == "fsync":
+                dirty.discard(opened[arguments[0]])
+                events.append(("fsync", opened[arguments[0]]))
+            elif name in ("mkdir", "rename", "unlink"):
+                events.append((name, *(Path(argument) for argument in arguments if not isinstance(argument, int))))
+                assert name != "rename" or not dirty, f"{dirty} were not on disk at {events[-1]}"
+            return result
+
+        return run
+
+    operations = dict(disk.OPERATIONS)
+    try:
+        disk.OPERATIONS.update({name: watched(name, operation) for name, operation in operations.items()})
+        save_alone(tmp_path, 3)
+    finally:
+        disk.OPERATIONS.update(operations)
+    renames = [index for index, event in enumerate(events) if event[0] == "rename"]
+    _, aside, path = events[renames[0]]
+    assert path == tmp_path / folder_name(3)
+    assert events[renames[0] - 1] == ("fsync", aside), "the names of the files"
+    assert events[renames[0] + 1] == ("fsync", tmp_path), "the checkpoint's own name"
+    assert [event[0] for event in events[: renames[0]]].count("fsync") >= 4, (
+        "a part, the record, the manifest, the folder"
+    )
+    first_unlink = next(index for index, event in enumerate(events) if event[0] == "unlink")
+    assert events[renames[1]][1] == tmp_path / folder_name(1)
+    assert renames[0] < renames[1] < first_unlink
+
+
+def kill_at_each(ranks, folder, numbers, images, before):
+    """Save once for every number, each time in a process of its own that is killed at that operation."""
+    for number in numbers:
+        save_alone(folder / str(number), *before)
+        pid = os.fork()  # safe here: this process has one thread
+        if pid == 0:
+            save_stopping_at(ranks, folder / str(number), images, number, "kill", 0)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_save_killed_at_any_operation_leaves_the_old_or_the_new(disk_in_memory):
+    names = operations_of_a_save(1, 0, disk_in_memory)
+    assert names.count("rename") == 2, "the commit, and the renaming of what is pruned"
+    assert names.count("fsync") >= 6
+    numbers = range(1, len(names) + 1)
+    run_ranks(1, kill_at_each, disk_in_memory, numbers, 3, [1, 2])
+    seen = [check_after(disk_in_memory / str(number), 2, 3) for number in numbers]
+    commit = names.index("rename")
+    assert seen == [2] * (commit + 1) + [3] * (len(names) - commit - 1), "the rename is the one commit point"
+
+
+def test_the_first_save_killed_leaves_a_fresh_start(disk_in_memory):
+    names, _ = run_ranks(1, save_stopping_at, disk_in_memory / "count", 1, None, "count", 0)[0]
+    numbers = range(1, names.index("rename") + 2)
+    run_ranks(1, kill_at_each, disk_in_memory, numbers, 1, [])
+    for number in numbers:
+        folder = disk_in_memory / str(number)
+        assert load_alone(folder) is None
+        save_alone(folder, 1)
+        assert is_state(load_alone(folder), 1)
+        assert leftovers(folder) == []
+
+
 def killed(world, culprit, folder, number):
     save_alone(folder, 1, 2)
     outcomes = start_ranks(world, save_stopping_at, folder, 3, number, "kill", culprit).outcomes()
@@ -61,56 +151,32 @@ def killed(world, culprit, folder, number):
     assert all(outcome.exit_status is not None for outcome in outcomes), "a rank hung"
 
 
-def test_a_save_killed_at_any_operation_leaves_the_old_or_the_new(tmp_path):
-    names = operations_of_a_save(1, 0, tmp_path)
-    assert names.count("rename") == 2, "the commit, and the renaming of what is pruned"
-    assert names.count("fsync") >= 6
-    seen = []
-    for number in range(1, len(names) + 1):
-        killed(1, 0, tmp_path / str(number), number)
-        seen.append(check_after(tmp_path / str(number), 2, 3))
-    commit = names.index("rename")
-    assert seen == [2] * (commit + 1) + [3] * (len(names) - commit - 1), "the rename is the one commit point"
-
-
 @pytest.mark.two_process
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_any_rank_killed_while_saving_leaves_the_old_or_the_new(tmp_path, culprit):
-    names = operations_of_a_save(2, culprit, tmp_path)
+def test_any_rank_killed_while_saving_leaves_the_old_or_the_new(disk_in_memory, culprit):
+    names = operations_of_a_save(2, culprit, disk_in_memory)
     # The first and last of each kind; `--full` plays all.
     numbers = {names.index(name) + 1 for name in names} | {len(names) - names[::-1].index(name) for name in names}
     for number in sorted(numbers):
-        killed(2, culprit, tmp_path / str(number), number)
-        check_after(tmp_path / str(number), 2, 3)
+        killed(2, culprit, disk_in_memory / str(number), number)
+        check_after(disk_in_memory / str(number), 2, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.two_process
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_any_rank_killed_at_any_operation_leaves_the_old_or_the_new(tmp_path, culprit):
-    for number in range(1, len(operations_of_a_save(2, culprit, tmp_path)) + 1):
-        killed(2, culprit, tmp_path / str(number), number)
-        check_after(tmp_path / str(number), 2, 3)
-
-
-def test_the_first_save_killed_leaves_a_fresh_start(tmp_path):
-    names, _ = run_ranks(1, save_stopping_at, tmp_path / "count", 1, None, "count", 0)[0]
-    for number in range(1, names.index("rename") + 2):
-        folder = tmp_path / str(number) / "checkpoints"
-        folder.parent.mkdir()
-        start_ranks(1, save_stopping_at, folder, 1, number, "kill", 0).outcomes()
-        assert load_alone(folder) is None
-        save_alone(folder, 1)
-        assert is_state(load_alone(folder), 1)
-        assert leftovers(folder) == []
+def test_any_rank_killed_at_any_operation_leaves_the_old_or_the_new(disk_in_memory, culprit):
+    for number in range(1, len(operations_of_a_save(2, culprit, disk_in_memory)) + 1):
+        killed(2, culprit, disk_in_memory / str(number), number)
+        check_after(disk_in_memory / str(number), 2, 3)
 
 
 @pytest.mark.parametrize("how", ["enospc", "eio", "full"])
-def test_an_error_at_any_operation_is_told_and_costs_nothing(tmp_path, how):
-    names = operations_of_a_save(1, 0, tmp_path)
+def test_an_error_at_any_operation_is_told_and_costs_nothing(disk_in_memory, how):
+    names = operations_of_a_save(1, 0, disk_in_memory)
     commit = names.index("rename")
     for number in range(1, len(names) + 1):
-        folder = tmp_path / f"{how}-{number}"
+        folder = disk_in_memory / f"{how}-{number}"
         save_alone(folder, 1, 2)
         _, sentence = save_stopping_at(Ranks.single(), folder, 3, number, how, 0)
         if number <= commit + 1 and not (how == "full" and "write" not in names[number - 1 :]):
@@ -123,16 +189,15 @@ def test_an_error_at_any_operation_is_told_and_costs_nothing(tmp_path, how):
 
 @pytest.mark.two_process
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_an_error_on_one_rank_stops_the_save_on_all(tmp_path, culprit):
-    names = operations_of_a_save(2, culprit, tmp_path)
-    save_alone(tmp_path, 1, 2)
-    answers = run_ranks(2, save_stopping_at, tmp_path, 3, names.index("write") + 1, "enospc", culprit)
+def test_an_error_on_one_rank_stops_the_save_on_all(disk_in_memory, culprit):
+    names = operations_of_a_save(2, culprit, disk_in_memory)
+    save_alone(disk_in_memory, 1, 2)
+    answers = run_ranks(2, save_stopping_at, disk_in_memory, 3, names.index("write") + 1, "enospc", culprit)
     for _, sentence in answers:
         assert f"rank {culprit}: [Errno 28] No space left on device" in sentence
         assert "earlier ones are untouched" in sentence
-    assert leftovers(tmp_path) == []
-    (tmp_path / "count").rename(tmp_path.parent / f"{tmp_path.name}-count")
-    check_after(tmp_path, 2, 3)
+    assert leftovers(disk_in_memory) == []
+    check_after(disk_in_memory, 2, 3)
 
 
 def save_three_times(ranks, folder):
@@ -246,18 +311,23 @@ STEPS = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(keep_last=st.integers(2, 4), steps=st.lists(STEPS, min_size=3, max_size=12))
-def test_retention_never_leaves_fewer_than_promised(tmp_path_factory, keep_last, steps):
-    play(tmp_path_factory.mktemp("model") / "checkpoints", keep_last, steps)
+def test_retention_never_leaves_fewer_than_promised(keep_last, steps):
+    play(keep_last, steps)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(keep_last=st.integers(2, 4), steps=st.lists(STEPS, min_size=3, max_size=12))
-def test_retention_never_leaves_fewer_than_promised_at_length(tmp_path_factory, keep_last, steps):
-    play(tmp_path_factory.mktemp("model") / "checkpoints", keep_last, steps)
+def test_retention_never_leaves_fewer_than_promised_at_length(keep_last, steps):
+    play(keep_last, steps)
 
 
-def play(folder, keep_last, steps):
+def play(keep_last, steps):
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+        play_in(Path(folder) / "checkpoints", keep_last, steps)
+
+
+def play_in(folder, keep_last, steps):
     model = Model(folder, keep_last)
     for name, *arguments in steps:
         getattr(model, name)(*arguments)

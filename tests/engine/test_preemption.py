@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.engine.preemption import SIGNALS, Preemption, SignalWatch, watch
+from bigtrain.engine.preemption import SIGNALS, Preemption, SignalWatch, die_with_parent, watch
 from bigtrain.engine.ranks import Ranks
 from tests.rank_pool import run_ranks, start_ranks
 
@@ -142,33 +142,24 @@ def test_a_worker_that_ignores_signals_does_not_hold_up_the_exit():
     assert done.returncode == 0
 
 
-WORKER_OF_A_LAUNCHER = """
-import os, sys, time
-from pathlib import Path
-from bigtrain.engine.preemption import die_with_parent
-if {promised}:
-    die_with_parent()
-Path(sys.argv[1]).write_text(str(os.getpid()))
-time.sleep(1000)
-"""
-LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
-
-
-def ends_with_its_launcher(folder, promised):
-    told = folder / "pid"
-    worker = WORKER_OF_A_LAUNCHER.format(promised=promised)
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, worker, str(told)], cwd=CHECKOUT)
-    deadline_s = time.monotonic() + 60
-    while not (told.exists() and told.read_text()) and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    pid = int(told.read_text())
-    launcher.kill()
-    launcher.wait()
+def end_launcher(ranks, promised):
+    """Fork a launcher that forks a worker, kill the launcher, and tell whether the worker ends too."""
+    reading, writing = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        if os.fork() == 0:
+            if promised:
+                die_with_parent()
+            os.write(writing, str(os.getpid()).encode())
+        time.sleep(1000)
+    worker = int(os.read(reading, 20))
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
     try:
-        return wait_for_end(pid, 20.0 if promised else 0.5)
+        return wait_for_end(worker, 20.0 if promised else 0.5)
     finally:
-        if is_running(pid):
-            os.kill(pid, signal.SIGKILL)
+        if is_running(worker):
+            os.kill(worker, signal.SIGKILL)
 
 
 def is_running(pid):
@@ -187,5 +178,5 @@ def wait_for_end(pid, limit_s):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 @pytest.mark.parametrize("promised", [True, False])
-def test_a_worker_ends_with_its_launcher_only_if_it_asked_for_it(tmp_path, promised):
-    assert ends_with_its_launcher(tmp_path, promised) is promised
+def test_a_worker_ends_with_its_launcher_only_if_it_asked_for_it(promised):
+    assert run_ranks(1, end_launcher, promised) == [promised]

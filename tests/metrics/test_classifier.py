@@ -189,6 +189,21 @@ def test_padding_changes_no_feature(classifier: Extractor, digits: RealImages):
     assert torch.allclose(padded, classifier(image), atol=1e-4)
 
 
+def test_every_batch_has_the_one_shape():
+    shapes: list[tuple[int, ...]] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, image_NCHW: torch.Tensor) -> torch.Tensor:
+            shapes.append(tuple(image_NCHW.shape))
+            return image_NCHW.flatten(1).float()
+
+    spy = Extractor(Spy(), "spy", "fd_spy", "kd_spy", dims=4, fingerprint="", facts={}, device=CPU)
+    image = torch.arange(44, dtype=torch.uint8).view(11, 1, 2, 2)
+    assert torch.equal(spy.padded(image, 8), image.flatten(1).float())
+    assert torch.equal(spy.padded(image[:3], 8), image[:3].flatten(1).float())
+    assert shapes == [(8, 1, 2, 2)] * 3
+
+
 def test_extractor_computes_in_float32_under_autocast(classifier: Extractor, digits: RealImages):
     image, _ = digits.load(range(8))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -92,7 +92,7 @@ class ThreadSum:
 
 
 def run_ranks(networks, policy, inputs):
-    """Play equal parts of the inputs on threads; return each rank's images and gradients, and how often they reduced."""
+    """Play equal parts of the inputs on threads; return each rank's images and gradients, and the number of sums."""
     ranks = len(networks)
     reduction, results = ThreadSum(ranks), [None] * ranks
 

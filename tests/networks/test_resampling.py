@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.reference_forms import TextbookConv2d
-from bigtrain.networks.layers.resampling import box_sum
+from bigtrain.networks.layers.resampling import box_matrix, box_sum
 from bigtrain.networks.layers.spectral import SpectralConv2d
 
 EXACT = 1e-12  # float64
@@ -32,12 +32,12 @@ def test_fused_equals_textbook_in_value_and_gradients(resample, kernel_size, bia
 def test_box_sums_by_hand():
     weight_DCKK = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])[None, None]
     rows = [1.0, 3.0, 6.0, 4.0]  # w0, w0 + w1, w1 + w2, w2
-    assert box_sum(weight_DCKK).tolist() == [[[rows, rows, [0.0] * 4, [0.0] * 4]]]
-    assert box_sum(weight_DCKK, 4).tolist() == [[[[value / 4 for value in rows]] * 2 + [[0.0] * 4] * 2]]
-    assert box_sum(weight_DCKK, mirrored=True).tolist() == [[[[0.0] * 4, [0.0] * 4, rows[::-1], rows[::-1]]]]
+    down_DCKK, up_DCKK = (box_sum(weight_DCKK, box_matrix(direction)) for direction in ("down", "up"))
+    assert (4 * down_DCKK).tolist() == [[[rows, rows, [0.0] * 4, [0.0] * 4]]]
+    assert up_DCKK.tolist() == [[[[0.0] * 4, [0.0] * 4, rows[::-1], rows[::-1]]]]
 
 
 def test_box_sums_keep_full_precision_under_autocast():
-    weight_DCKK = torch.randn(4, 4, 3, 3)
+    weight_DCKK, box_PE = torch.randn(4, 4, 3, 3), box_matrix("down")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(box_sum(weight_DCKK), box_sum(weight_DCKK.double()).float())
+        torch.testing.assert_close(box_sum(weight_DCKK, box_PE), box_sum(weight_DCKK.double(), box_PE.double()).float())

@@ -37,7 +37,11 @@ def test_groups_lie_on_neighbouring_ranks_of_one_micro_batch() -> None:
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused_with_what_can() -> None:
-    with pytest.raises(RecipeError, match=r"batch_images: 64 cannot be dealt to 3 process\(es\).*1 x 64, 2 x 32, 4 x 16"):
+    with pytest.raises(
+        RecipeError, match=r"batch_images: 64 cannot be dealt to 3 process\(es\).*1 x 64, 2 x 32, 4 x 16"
+    ):
         choose_layout(64, None, 64, 0, 3)
-    with pytest.raises(RecipeError, match=r"statistics groups of batchnorm_images \(64\) and at most max_micro_batch_images \(16\)"):
+    with pytest.raises(
+        RecipeError, match=r"statistics groups of batchnorm_images \(64\) and at most max_micro_batch_images \(16\)"
+    ):
         choose_layout(64, 16, 64, 0, 2)

@@ -72,5 +72,7 @@ def test_a_resume_with_another_recipe_is_refused_with_every_differing_key(digits
 
 def test_a_listed_change_is_allowed(digits: Path, tmp_path: Path) -> None:
     run_ranks(1, play, toy_overrides(digits, tmp_path), 1)
-    overrides = toy_overrides(digits, tmp_path, "batchnorm_images=16", "allow_change=[batchnorm_images]", "total_images=48")
+    overrides = toy_overrides(
+        digits, tmp_path, "batchnorm_images=16", "allow_change=[batchnorm_images]", "total_images=48"
+    )
     assert run_ranks(1, play, overrides)[0].steps == 3

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigtrain.networks.layers.precision import full_precision
-from bigtrain.networks.layers.resampling import conv_down, conv_up
+from bigtrain.networks.layers.resampling import box_matrix, conv_down, conv_up
 
 SPECTRAL_EPS = 1e-6  # floor of the norms that u and v are divided by; the released launch scripts' --SN_eps
 Resample = Literal["none", "up", "down"]
@@ -69,6 +69,8 @@ class SpectralConv2d(SpectralWeight):
         eps: see SPECTRAL_EPS.
     """
 
+    box: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -81,15 +83,18 @@ class SpectralConv2d(SpectralWeight):
     ) -> None:
         super().__init__((out_channels, in_channels, kernel_size, kernel_size), eps)
         self.resample = resample
+        if resample != "none":
+            # A constant, as a buffer: it follows the weight's device and dtype, and no state dict holds it.
+            self.register_buffer("box", box_matrix(resample), persistent=False)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the convolved image, [N, D, H, W], [N, D, 2H, 2W] or [N, D, H/2, W/2]."""
         weight_DCKK = self.normalised_weight()
         if self.resample == "up":
-            return conv_up(x_NCHW, weight_DCKK, self.bias)
+            return conv_up(x_NCHW, weight_DCKK, self.bias, self.box)
         if self.resample == "down":
-            return conv_down(x_NCHW, weight_DCKK, self.bias)
+            return conv_down(x_NCHW, weight_DCKK, self.bias, self.box)
         return F.conv2d(x_NCHW, weight_DCKK, self.bias, padding=weight_DCKK.shape[-1] // 2)
 
 

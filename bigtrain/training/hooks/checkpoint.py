@@ -1,11 +1,15 @@
 """Checkpoints by images and by minutes, and snapshots of averaged weights."""
 
+import json
 import time
+from pathlib import Path
 
 from bigtrain.recipe.progress import crossed
 from bigtrain.training.run import Run
 from bigtrain.training.snapshot import write_snapshot
 from bigtrain.training.state import save
+
+BEST = "best evaluation so far: "
 
 
 class SaveCheckpoint:
@@ -25,9 +29,35 @@ class SaveCheckpoint:
         return run.launch.ranks.broadcast_object(is_late)
 
     def run(self, run: Run) -> None:
-        """Save."""
+        """Save, and pin what evaluated best so far."""
         save(run)
+        if run.launch.ranks.is_main and run.recipe.checkpoint.keep_best:
+            pin_best(run)
         self._saved_s = time.monotonic()
+
+
+def pin_best(run: Run) -> None:
+    """Keep the `keep_best` saved checkpoints of the smallest Frechet distance from being pruned, and let go of
+    others."""
+    saved = set(run.checkpoints.saved())
+    distances = {images: distance for images, distance in evaluated(run.folder).items() if images in saved}
+    best = sorted(distances, key=lambda images: (distances[images], images))[: run.recipe.checkpoint.keep_best]
+    for images in best:
+        run.checkpoints.pin(images, f"{BEST}{distances[images]:.6g}")
+    for images, reason in run.checkpoints.pinned().items():
+        if images not in best and reason.startswith(BEST):
+            run.checkpoints.unpin(images)
+
+
+def evaluated(folder: Path) -> dict[int, float]:
+    """Return the smallest Frechet distance that RUN/evaluations holds for each number of images seen."""
+    distances: dict[int, float] = {}
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        record = json.loads(path.read_text())
+        images, figures = int(record["images_seen"]), record["figures"]
+        distance = float(figures[next(iter(figures))])  # the first figure is the Frechet distance
+        distances[images] = min(distance, distances.get(images, distance))
+    return distances
 
 
 class SaveSnapshot:

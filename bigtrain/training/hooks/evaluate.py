@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
-from bigtrain.engine.trackers import Trackers
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
 from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
@@ -23,9 +22,9 @@ from bigtrain.training.sampler import Sampler, StandingSettings
 class Evaluate:
     """Compares every moving average with the real images; the first one's figures go by their plain names."""
 
-    def __init__(self, run: Run, settings: EvaluationSettings, trackers: Trackers) -> None:
+    def __init__(self, run: Run, settings: EvaluationSettings) -> None:
         """Train or load the extractor and compute or load the real statistics, before the first step."""
-        self._settings, self._trackers = settings, trackers
+        self._settings = settings
         cache = run.folder.parent / "cache"
         self._evaluator = build_evaluator(settings, real_images(run.shards), cache, run.launch.device, run.launch.ranks)
 
@@ -68,7 +67,7 @@ class Evaluate:
             "evaluation", run.progress, average=average, protocol=evaluation.protocol_name, **evaluation.figures
         )
         if is_first:
-            self._trackers.log(evaluation.figures, run.progress.images_seen)
+            run.project(evaluation.figures)
 
 
 def real_images(shards: ShardSet) -> RealImages:

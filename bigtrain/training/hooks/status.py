@@ -10,7 +10,6 @@ from torch import nn
 from tqdm import tqdm
 
 from bigtrain.data.batch import Batch
-from bigtrain.engine.trackers import Trackers
 from bigtrain.recipe.progress import crossed
 from bigtrain.training.run import Run
 
@@ -60,8 +59,8 @@ class ProgressBar:
 class Status:
     """Writes one `status` event a period and hands it to the trackers."""
 
-    def __init__(self, run: Run, bar: ProgressBar, trackers: Trackers) -> None:
-        self._bar, self._trackers = bar, trackers
+    def __init__(self, run: Run, bar: ProgressBar) -> None:
+        self._bar = bar
         self._period_images = run.recipe.log.every_images
         self._since_s, self._since_images, self._since_wait_s = time.monotonic(), run.progress.images_seen, 0.0
         self._heldout = _heldout_batch(run)
@@ -83,7 +82,7 @@ class Status:
         }
         run.log.event("status", run.progress, **figures)
         self._bar.show(means)
-        self._trackers.log(figures, run.progress.images_seen)
+        run.project(figures)
 
     def _speeds(self, run: Run) -> dict[str, float]:
         now_s, images, wait_s = time.monotonic(), run.progress.images_seen, run.feed.wait_s
