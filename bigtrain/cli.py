@@ -75,7 +75,9 @@ def _run_verb(words: list[str]) -> int:
     module = importlib.import_module(f"bigtrain.verbs.{verb}")
     parser = _Parser(prog=f"bigtrain {verb}", description=known[verb])
     module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(words[1:]))
+    # Intermixed, so that key=value may follow an option; argparse cannot do that where a verb has words of its own.
+    parse = parser.parse_args if parser._subparsers else parser.parse_intermixed_args
+    status: int = module.run(parse(words[1:]))
     return status
 
 

@@ -49,32 +49,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(built: Run) -> bool:
-    main, progress, layout = built.launch.ranks.is_main, built.progress, built.engine.layout
-    event = "resumed" if progress.steps else "start"
-    facts = {"world": layout.world, "micro_images": layout.micro_images, "accumulation": layout.accumulation}
-    built.log.event(event, progress, engine=built.recipe.engine, device=str(built.launch.device), **facts)
-    if main:
-        where = f"from {progress.images_seen:,} images" if progress.steps else "from the start"
-        say(
-            f"{built.recipe.name}: {where} to {built.recipe.total_images:,}; {layout.world} process(es) x "
-            f"{layout.micro_images} images x {layout.accumulation} micro-batch(es) on {built.launch.device}; log: "
-            f"{built.log.path}"
-        )
+    name, seen, is_main = built.recipe.name, built.progress.images_seen, built.launch.ranks.is_main
     if built.is_done:
-        if main:
-            say(f"{built.recipe.name} is complete: {progress.images_seen:,} images seen; raise total_images to go on")
+        if is_main:
+            say(f"{name} is complete: {seen:,} images seen; raise total_images to go on")
         built.close()
         return True
+    _announce(built)
     try:
         is_complete = train(built)
-        built.log.event("end" if is_complete else "preempted", built.progress)
     finally:
         built.close()
-    if main:
+    if is_main:
         say(
             f"{'done' if is_complete else 'stopped and saved'} at {built.progress.images_seen:,} images; {built.folder}"
         )
     return is_complete
+
+
+def _announce(built: Run) -> None:
+    """Say and log where the run stands and how its batch is dealt."""
+    progress, layout, device = built.progress, built.engine.layout, built.launch.device
+    facts = {"world": layout.world, "micro_images": layout.micro_images, "accumulation": layout.accumulation}
+    event = "resumed" if progress.steps else "start"
+    built.log.event(event, progress, engine=built.recipe.engine, device=str(device), **facts)
+    if built.launch.ranks.is_main:
+        where = f"from {progress.images_seen:,} images" if progress.steps else "from the start"
+        say(
+            f"{built.recipe.name}: {where} to {built.recipe.total_images:,}; {layout.world} process(es) x "
+            f"{layout.micro_images} images x {layout.accumulation} micro-batch(es) on {device}; log: {built.log.path}"
+        )
 
 
 def _write_recipe(recipe: Recipe, launch: Launch) -> None:
@@ -110,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="bigtrain.train", description="Train the run that a recipe describes, or go on with it."
     )
     add_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     return run_door(lambda: run(parsed))
 
 

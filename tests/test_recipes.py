@@ -1,12 +1,20 @@
 """Every recipe that ships loads, resolves to itself, and names the schema for editors."""
 
 import pytest
+import torch
 
+from bigtrain.data.batch import Batch
+from bigtrain.engine.launch import start
+from bigtrain.games.base import DataFacts
 from bigtrain.recipe.load import load_recipe, recipe_text
+from bigtrain.recipe.progress import Progress
 from bigtrain.recipe.shipped import shipped_folder, shipped_recipes
+from bigtrain.training.build import build_engine, build_game
 from bigtrain.training.schema import Recipe
+from tests.rank_pool import run_ranks
 
 EDITOR_LINE = "# yaml-language-server: $schema=schema.json"
+TOY = ("game.generator.width=2", "game.discriminator.width=2", "batch_images=8", "batchnorm_images=8")
 
 
 @pytest.fixture(params=shipped_recipes())
@@ -28,3 +36,29 @@ def test_it_resolves_to_itself(name, tmp_path):
 def test_it_names_the_schema_for_editors(name):
     text = (shipped_folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.splitlines()[0] == EDITOR_LINE
+
+
+def two_steps(ranks, name):
+    """Play two steps of a shipped recipe on images of noise; return the names of the turns played."""
+    recipe = load_recipe(f"bigtrain:{name}", ["engine=plain", *TOY], Recipe)
+    game = build_game(recipe, DataFacts(recipe.image.spec, (1,) * recipe.image.num_classes or None))
+    engine, progress = build_engine(recipe, game, start(recipe.engine, timeout_minutes=1)), Progress()
+    for _ in range(2):
+        for number, turn in enumerate(game.turns(progress)):
+            real = None if turn.reads == "none" else noise(recipe.image.spec, recipe.batch_images)
+            assert engine.play(turn, number, (real,), progress).stepped
+            progress = progress.after_turn(turn.name)
+        progress = progress.after_step(recipe.batch_images)
+    return progress.turns
+
+
+def noise(image, count):
+    """A batch of random images."""
+    image_NCHW = torch.randint(0, 256, (count, image.channels, image.side, image.side), dtype=torch.uint8)
+    return Batch(image_NCHW, torch.arange(count) % max(image.num_classes, 1), torch.arange(count))
+
+
+def test_it_plays_two_steps_at_toy_width(name):
+    (turns,) = run_ranks(1, two_steps, name)
+    assert turns["generator/main"] == 2
+    assert turns["discriminator/main"] >= 2

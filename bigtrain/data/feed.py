@@ -4,8 +4,10 @@ The sampler computes sample numbers in this process; workers only read and decod
 a resume is a seek, and the number of workers and ranks cannot change what is read.
 """
 
+import atexit
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +27,8 @@ from bigtrain.recipe.layout import Layout
 
 PREFETCHED_PARCELS = 4  # per worker, that may wait decoded
 PARCEL_IMAGES = 64  # small micro-batches travel together up to this many: a parcel costs a worker about 0.3 ms
+
+NOWHERE = -1  # no position: the next read seeks
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Feed:
         self.layout = layout
         self.wait_s = 0.0
         self._positions = _Positions(order, layout)
-        self._next_position = -1
+        self._next_position = NOWHERE
         self._stream: Iterator[_Parcel | Refusal] | None = None
         self._loader: DataLoader[_Parcel | Refusal] | None = DataLoader(
             _Samples(shards),
@@ -128,42 +132,53 @@ class Feed:
             DataError: a sample of the batch is bad; names shard, key and reason.
         """
         started_s = time.monotonic()
-        if self._stream is None or position != self._next_position:
-            self._seek(position)
+        stream = self._stream if self._stream is not None and position == self._next_position else self._seek(position)
+        self._next_position = NOWHERE  # whoever goes on after an error seeks
         batches: tuple[Batch, ...] = ()
         while len(batches) < self.layout.accumulation:
-            batches += self._take()
+            batches += self._take(stream)
         self._next_position = position + self.layout.batch_images
         self.wait_s += time.monotonic() - started_s
         return batches
 
     def close(self) -> None:
         """Stop the workers; the feed cannot be read afterwards."""
-        self._stream = None
-        self._loader = None
+        stream, self._stream, self._loader = self._stream, None, None
+        # Dropping the last reference does the same, but the traceback of an error may hold one.
+        stop = getattr(stream, "_shutdown_workers", None)
+        if stop is not None:
+            stop()
 
-    def _seek(self, position: int) -> None:
+    def _seek(self, position: int) -> Iterator[_Parcel | Refusal]:
         assert self._loader is not None, "the feed was closed"
         self._positions.position = position
-        self._next_position = -1
+        is_first = self._stream is None
         self._stream = iter(self._loader)
+        if is_first:
+            # Registered after the workers' own exit hooks, so it runs before them: they would wait for workers that
+            # nobody has told to end.
+            atexit.register(_close_if_alive, weakref.ref(self))
+        return self._stream
 
-    def _take(self) -> tuple[Batch, ...]:
-        assert self._stream is not None
+    def _take(self, stream: Iterator[_Parcel | Refusal]) -> tuple[Batch, ...]:
         try:
-            found = next(self._stream)
+            found = next(stream)
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):  # its word for a worker that is gone
                 raise
-            self._stream = None
             reason = str(error).splitlines()[0]
             raise DataError(
                 f"a process that reads data ended ({reason}); if memory ran out, lower data.num_workers, then resume"
             ) from error
         if isinstance(found, Refusal):
-            self._stream = None  # a caller that goes on must seek
             raise DataError(found.sentence)
         return found.unpacked(self.layout.micro_images)
+
+
+def _close_if_alive(reference: "weakref.ref[Feed]") -> None:
+    feed = reference()
+    if feed is not None:
+        feed.close()
 
 
 def _as_it_is(item: Any) -> Any:

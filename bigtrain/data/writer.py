@@ -46,13 +46,12 @@ class WrittenShard:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold `folder` for writing shards; leftovers of killed or failed writers go, shards in force stay.
+    """Hold `folder` for writing shards; at its end what is left aside goes, by a killed writer before it too.
 
     Raises:
         DataError: another process writes there.
     """
     with only_writer(folder):
-        _remove(folder.glob(ASIDE + "*"))
         try:
             yield
         finally:

@@ -66,7 +66,7 @@ def build_game(recipe: Recipe, facts: DataFacts) -> Game:
         )
     if any(has_batchnorm(network) for network in game.networks.values()) and recipe.batchnorm_images is None:
         problems.append(
-            f"batchnorm_images: is missing, but {recipe.game.generator.kind} has BatchNorm, whose statistics must "
+            f"batchnorm_images: is missing, but a network of {recipe.game.kind} has BatchNorm, whose statistics must "
             f"run over a stated number "
             f"of images on any hardware; add for example batchnorm_images: {recipe.batch_images}"
         )

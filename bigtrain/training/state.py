@@ -123,7 +123,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.means.load_record(record["means"])
     run.skipped_in_a_row = record["skipped_in_a_row"]
     run.saved_images = run.progress.images_seen
-    run.log.resume_at(record["log_bytes"], record["time_s"])
+    if not run.is_done:  # else nothing is played again, and the log stays whole
+        run.log.resume_at(record["log_bytes"], record["time_s"])
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

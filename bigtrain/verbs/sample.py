@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="write a grid to this PNG file")
     parser.add_argument("--folder", type=Path, help="write single PNG files to this folder")
-    parser.add_argument("--npz", type=Path, help="write uint8 NHWC images (and labels) to this file")
+    parser.add_argument(
+        "--npz", type=Path, help="write uint8 NHWC images (and labels where --labels says them) to this file"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -138,6 +138,34 @@ def test_a_damaged_sample_stops_the_feed_when_its_batch_is_due_and_in_one_senten
     feed.close()
 
 
+FAILS = """
+import sys
+from bigtrain.data.feed import Feed
+from bigtrain.data.shards import ShardSet
+from bigtrain.recipe.layout import Layout
+shards = ShardSet.open(sys.argv[1])
+feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
+feed.read(0)
+print(*(worker.pid for worker in feed._stream._workers), flush=True)
+raise RuntimeError("a bug")
+"""
+
+
+def run_script(text, folder):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", text, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_program_that_fails_without_closing_its_feed_ends(tmp_path):
+    make_shards(tmp_path, [20])
+    with run_script(FAILS, tmp_path) as process:
+        out, error = process.communicate(timeout=4 * DEADLINE_S)  # it also imports torch
+    assert process.returncode == 1
+    assert "RuntimeError: a bug" in error
+    assert not any(map(is_alive, map(int, out.split())))
+
+
 PARENT = """
 import sys, time
 from bigtrain.data.feed import Feed
@@ -170,9 +198,7 @@ def wait_until(condition):
 @pytest.fixture
 def reading_process(tmp_path):
     make_shards(tmp_path, [20])
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", PARENT, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with run_script(PARENT, tmp_path) as process:
         assert process.stdout is not None
         yield process, [int(word) for word in process.stdout.readline().split()]
         process.kill()
@@ -182,6 +208,8 @@ def test_workers_die_with_a_killed_parent(reading_process):
     process, workers = reading_process
     assert len(workers) == 2
     assert all(map(is_alive, workers))
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # a stopped worker cannot notice by itself
     process.kill()
     process.wait()
     wait_until(lambda: not any(map(is_alive, workers)))

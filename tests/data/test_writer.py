@@ -122,6 +122,16 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_shards_or_the_new_ones(tmp
     assert steps > 15
 
 
+def test_a_file_is_replaced_not_overwritten(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        with disk.write_aside(path) as stream:
+            stream.write(b"new")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new"
+
+
 def test_a_failing_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

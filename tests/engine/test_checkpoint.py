@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file as reference_save
 
+from bigtrain.engine import checkpoint_disk as disk
 from bigtrain.engine.checkpoint import Checkpoints, deal
 from bigtrain.engine.checkpoint_disk import FileFacts
 from bigtrain.engine.checkpoint_files import (
@@ -61,11 +62,20 @@ def test_parts_are_ordinary_safetensors_files(tmp_path):
     theirs = load_file(tmp_path / "ours.safetensors")
     assert theirs.keys() == expected.keys()
     assert all(bits(theirs[name]) == bits(expected[name]) for name in expected)
+    parsed = parse_part(bytearray((tmp_path / "ours.safetensors").read_bytes()))
+    assert all(tensor.data_ptr() % tensor.element_size() == 0 for tensor in parsed.values()), "not aligned"
     contiguous = {name: tensor.detach().contiguous() for name, tensor in expected.items()}
     reference_save(contiguous, tmp_path / "theirs.safetensors")
     ours = parse_part(bytearray((tmp_path / "theirs.safetensors").read_bytes()))
     assert ours.keys() == expected.keys()
     assert all(bits(ours[name]) == bits(expected[name]) for name in expected)
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(tmp_path, monkeypatch):
+    write = disk.OPERATIONS["write"]
+    monkeypatch.setitem(disk.OPERATIONS, "write", lambda file, piece: write(file, piece[:7]))
+    save_alone(tmp_path, 1)
+    assert is_state(load_alone(tmp_path), 1)
 
 
 def test_loaded_tensors_can_be_written_to(tmp_path):
@@ -145,7 +155,8 @@ def test_leftovers_go_at_the_next_save_except_those_of_live_processes_here(tmp_p
     own, parent = ProcessStamp.own(), ProcessStamp.of(os.getppid())
     kept = f".tmp-000000000007-{parent.host}-{parent.pid}-{parent.start_ticks}"
     gone = [
-        f".tmp-000000000007-{own.host}-{own.pid}-{own.start_ticks}",  # of this process, which writes one at a time
+        f".tmp-000000000006-{own.host}-{own.pid}-{own.start_ticks}",  # of this process, which writes one at a time
+        f".tmp-000000000007-{own.host}-{own.pid}-{own.start_ticks}",
         f".tmp-000000000007-{parent.host}-{parent.pid}-1",  # of another process that had the number of one alive
         ".tmp-000000000007-node-7.cluster-1-1-pruned",  # of another host: the run's lock says that nobody is left there
         ".tmp-of nobody",

@@ -1,5 +1,6 @@
 """A damaged checkpoint is never used, the one before it is, on all ranks; none left is an error, no fresh start."""
 
+import json
 import os
 import random
 import shutil
@@ -125,6 +126,12 @@ def test_a_record_changed_together_with_its_size_is_noticed(damaged):
 def test_a_manifest_edited_by_hand_is_noticed(damaged):
     path = damaged / folder_name(2) / MANIFEST
     path.write_bytes(path.read_bytes().replace(b'"images": 2', b'"images": 3'))
+    assert falls_back(damaged)
+
+
+def test_a_manifest_written_anew_by_hand_is_noticed(damaged):
+    path = damaged / folder_name(2) / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_bytes())))
     assert falls_back(damaged)
 
 
