@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks.timing import Row, compare, main
 from bigtrain.data.digits import write_digits
@@ -57,29 +58,31 @@ class BareLoop:
                 self._play(turn)
 
     def _play(self, turn: Turn) -> None:
-        batch_images, (own, optimizer) = self.recipe.batch_images, self.players[turn.player]
+        own, optimizer = self.players[turn.player]
         for name, (network, _) in self.players.items():
             network.train().requires_grad_(name == turn.player)
             update = "later" if name == turn.player else "never"
             set_batch_statistics(network, BatchStatistics(self.recipe.batchnorm_images, update=update))
         advance_power_iterations(own)
-        generator, discriminator = (self.players[name][0] for name in ("generator", "discriminator"))
-        label_N = torch.randint(self.recipe.image.num_classes, (batch_images,))
-        latent_NZ = torch.randn(batch_images, generator.latent_dim)
-        if turn.player == "generator":
-            loss = self.game.objective.generator(discriminator(generator(latent_NZ, label_N), label_N), None)
-        else:
-            part = torch.arange(self.at, self.at + batch_images) % len(self.image_NCHW)
-            self.at += batch_images
-            with torch.no_grad():
-                fake_NCHW = generator(latent_NZ, label_N)
-            both_N = torch.cat([self.label_N[part], label_N])
-            logit_N = discriminator(torch.cat([self.image_NCHW[part], fake_NCHW]), both_N)
-            loss = self.game.objective.discriminator(logit_N[:batch_images], logit_N[batch_images:])
+        loss = self._loss(turn)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         commit_running_statistics(own)
+
+    def _loss(self, turn: Turn) -> Tensor:
+        batch_images, objective = self.recipe.batch_images, self.game.objective
+        generator, discriminator = (self.players[name][0] for name in ("generator", "discriminator"))
+        part = torch.arange(self.at, self.at + batch_images) % len(self.image_NCHW)
+        self.at += batch_images
+        label_N = self.label_N[part]
+        with torch.set_grad_enabled(turn.player == "generator"):
+            fake_NCHW = generator(torch.randn(batch_images, generator.latent_dim), label_N)
+        both_NCHW = torch.cat([self.image_NCHW[part], fake_NCHW])
+        real_N, fake_N = discriminator(both_NCHW, torch.cat([label_N, label_N])).split(batch_images)
+        if turn.player == "generator":
+            return objective.generator(fake_N, real_N)
+        return objective.discriminator(real_N, fake_N)
 
 
 def measure() -> Sequence[Row]:

@@ -27,6 +27,7 @@ then, and forking a process with threads can deadlock.
 
 import contextlib
 import faulthandler
+import functools
 import multiprocessing
 import os
 import pickle
@@ -151,8 +152,8 @@ def start_ranks(
     """
     folder = Path(tempfile.mkdtemp(prefix="ranks-"))
     call = pickle.dumps((function, arguments))
-    deadline_s = time.monotonic() + hang_limit_s
     context = _server()
+    deadline_s = time.monotonic() + hang_limit_s
     common = (world, str(folder), call, hang_limit_s)
     processes = [context.Process(target=_rank_main, args=(rank, *common), daemon=False) for rank in range(world)]
     for process in processes:
@@ -171,10 +172,17 @@ def run_ranks(
     return start_ranks(world, function, *arguments, hang_limit_s=hang_limit_s).results()
 
 
+@functools.cache
 def _server() -> Any:
-    """Return the context whose processes are forked from a server that pytest starts once and that ends with it."""
+    """Return the context whose processes are forked from a server that pytest starts once and that ends with it.
+
+    Its imports take seconds, on a busy machine a minute: a first process waits for them here, outside any hang limit.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)  # type: ignore[attr-defined]
+    context.set_forkserver_preload(PRELOAD)
+    first = context.Process(target=os.getpid)
+    first.start()
+    first.join()
     return context
 
 

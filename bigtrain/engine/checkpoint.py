@@ -145,16 +145,27 @@ class Checkpoints:
         return committed(self.folder)
 
     def pin(self, images: int, reason: str) -> None:
-        """Keep a checkpoint from being pruned, over restarts too, until `unpin`; only rank 0 calls it."""
+        """Keep a checkpoint from being pruned, over restarts too, until `unpin`; only rank 0 calls it.
+
+        Where there is no such checkpoint, or a pin already, nothing happens. A disk that refuses is only logged.
+        """
         path = self.folder / folder_name(images)
-        if path.is_dir() and not (path / PINNED).exists():
+        if not path.is_dir() or (path / PINNED).exists():
+            return
+        try:
             disk.write_file(path / PINNED, [f"{reason}\n".encode()])
             disk.sync_folder(path)
+        except OSError as error:
+            log.warning("%s could not be pinned (%s): %s", path, reason, error)
 
     def unpin(self, images: int) -> None:
-        """Let a checkpoint be pruned again; only rank 0 calls it."""
-        with contextlib.suppress(FileNotFoundError):
+        """Let a checkpoint be pruned again; only rank 0 calls it. A disk that refuses is only logged."""
+        try:
             disk.remove_file(self.folder / folder_name(images) / PINNED)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("the checkpoint after %s images could not be unpinned: %s", images, error)
 
     def pinned(self) -> dict[int, str]:
         """Return why each pinned checkpoint is pinned, by images."""
@@ -285,11 +296,7 @@ def _try_to_read(path: Path, images: int) -> tuple[Checkpoint | None, str | None
         try:
             checkpoint = read_checkpoint(path)
             if checkpoint.images != images:
-                return (
-                    None,
-                    f"{path} holds the checkpoint after {checkpoint.images:,} images under another's name",
-                    True,
-                )
+                raise DamagedCheckpointError(f"{path} holds the checkpoint after {checkpoint.images:,} images")
             return checkpoint, None, False
         except DamagedCheckpointError as error:
             return None, str(error), True

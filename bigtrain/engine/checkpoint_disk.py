@@ -106,11 +106,14 @@ def remove_file(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds; links are removed, never followed. Nothing happens where there is none.
+    """Remove a folder with all it holds, or a file; links are removed, never followed. Nothing there: nothing happens.
 
     Raises:
         OSError: something could not be removed.
     """
+    if path.is_symlink() or path.is_file():
+        OPERATIONS["unlink"](path)
+        return
     for folder, _, names in os.walk(path, topdown=False):
         for name in names:
             OPERATIONS["unlink"](os.path.join(folder, name))

@@ -131,6 +131,16 @@ def test_pinned_ones_stay_besides_until_unpinned(tmp_path):
     assert committed(tmp_path) == [6, 5]
 
 
+def test_a_disk_that_refuses_a_pin_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    save_alone(tmp_path, 1)
+    monkeypatch.setitem(disk.OPERATIONS, "open", full)
+    Checkpoints(tmp_path, Ranks.single()).pin(1, "best")
+    assert "could not be pinned (best): [Errno 28] No space left on device" in caplog.text
+
+
 def test_what_was_just_saved_is_never_pruned(tmp_path):
     """A run that went back to an older state saves under a smaller number than others have."""
     save_alone(tmp_path, 10, 20)
@@ -165,8 +175,11 @@ def test_leftovers_go_at_the_next_save_except_those_of_live_processes_here(tmp_p
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "file").touch()
         (tmp_path / name / "link").symlink_to(tmp_path)
+    (tmp_path / ".tmp-file").touch()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / kept)
     save_alone(tmp_path, 7)
     assert leftovers(tmp_path) == [kept]
+    assert (tmp_path / kept / "deep" / "file").exists()
     assert is_state(load_alone(tmp_path), 7)
 
 
