@@ -113,8 +113,8 @@ def _project(pixels_NHW: Floats, mean_NBB: Floats) -> Floats:
 
 
 def _round_blocks(pixels_NHW: Floats, value_NBB: Floats) -> Pixels:
-    """Round to uint8 with block sums of exactly 255 times the value: the largest fractions of a block are rounded "
-    "up."""
+    """Round to uint8 with block sums of exactly 255 times the value: the largest fractions of a block go
+    up."""
     block_NBBS = _to_blocks(pixels_NHW)
     floor_NBBS = np.floor(block_NBBS)
     missing_NBB = value_NBB * WHITE - floor_NBBS.sum(-1)

@@ -163,16 +163,21 @@ class Feed:
     def _take(self, stream: Iterator[_Parcel | Refusal]) -> tuple[Batch, ...]:
         try:
             found = next(stream)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):  # its word for a worker that is gone
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _tells_of_a_dead_worker(error):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
                 f"a process that reads data ended ({reason}); if memory ran out, lower data.num_workers, then resume"
             ) from error
         if isinstance(found, Refusal):
             raise DataError(found.sentence)
         return found.unpacked(self.layout.micro_images)
+
+
+def _tells_of_a_dead_worker(error: Exception) -> bool:
+    """Tell a worker that is gone from an error in our code: the DataLoader says so, or its pipes to it are broken."""
+    return str(error).startswith("DataLoader worker") or isinstance(error, (ConnectionError, EOFError))
 
 
 def _close_if_alive(reference: "weakref.ref[Feed]") -> None:

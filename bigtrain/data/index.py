@@ -89,8 +89,8 @@ class FolderIndex(_Frozen):
         return sum(entry.samples for entry in self.shards)
 
     def content_sha256(self) -> str:
-        """Sha256 over everything this index says, the shards' own sha256 included: two data sets are equal when "
-        "these are."""
+        """Sha256 over everything this index says, the shards' own sha256 included: two data sets are
+        equal when these are."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -206,8 +206,9 @@ def read_rows(folder: Path, entry: ShardEntry) -> Rows:
     way_out = "restore it or write the shards again with `bigtrain shards folder`"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError as error:
-        raise DataError(f"shard {entry.name} has no {entry.index_name} in {folder}; {way_out}") from error
+    except OSError as error:
+        reason = error.strerror
+        raise DataError(f"{entry.index_name} of shard {entry.name} in {folder}: {reason}; {way_out}") from error
     if digest != entry.index_sha256:
         raise DataError(
             f"{path} is damaged: sha256 {digest[:12]} where index.json says {entry.index_sha256[:12]}; {way_out}"

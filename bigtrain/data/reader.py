@@ -81,8 +81,15 @@ class ShardReader:
         shard, row = self.locate(number)
         descriptor, rows = self._opened(shard)
         offset, size, crc32, label, key = rows[row].item()
-        data = os.pread(descriptor, size, offset)
-        sample = Sample(data=data, label=label, shard=self.index.shards[shard].name, key=key.decode(), offset=offset)
+        name = self.index.shards[shard].name
+        try:
+            data = os.pread(descriptor, size, offset)
+        except OSError as error:
+            place = Sample(b"", label, name, key.decode(), offset).place
+            raise DataError(
+                f"{place} in {self.folder} cannot be read ({error.strerror}); mend the disk or copy the shard again"
+            ) from error
+        sample = Sample(data, label, name, key.decode(), offset)
         if len(data) != size:
             raise DataError(
                 f"{sample.place} in {self.folder} is cut short: {len(data)} of {size} bytes; copy the shard again "

@@ -64,7 +64,10 @@ class WeightAverage:
         self._averaged += [p.data for p in kept.parameters()]
         self._followed += [p.data for p in live.parameters()]
         live_buffers, statistics = dict(live.named_buffers()), running_statistics_names(live)
+        persistent = kept.state_dict().keys()
         for name, buffer in kept.named_buffers():
+            if name not in persistent:
+                continue  # scratch space of a layer, such as statistics that wait to be committed
             averaged = name in statistics
             (self._averaged if averaged else self._copies).append(buffer)
             (self._followed if averaged else self._originals).append(live_buffers[name])

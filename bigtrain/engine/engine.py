@@ -50,6 +50,8 @@ class Played:
 
     figures: dict[str, float]
     stepped: bool
+    is_rescaled: bool = False
+    """The step was skipped because fp16 overflowed, and the loss scale could still be halved: no sign of divergence."""
 
 
 class Engine:
@@ -94,10 +96,12 @@ class Engine:
         norm = self._finish_gradients(turn.player)
         figures = self._average(terms, norm, turn.player)
         stepped = all(math.isfinite(value) for value in figures.values())
+        scaler = self.scalers[turn.player]
+        is_rescaled = not stepped and scaler.is_enabled() and scaler.get_scale() > 1
         self._step(turn, progress.images_seen, stepped)
         if stepped:
             self.game.after_turn(turn, figures)
-        return Played(figures, stepped)
+        return Played(figures, stepped, is_rescaled)
 
     def _prepare(self, turn: Turn) -> None:
         player = self.players[turn.player]
@@ -162,7 +166,7 @@ class Engine:
             set_learning_rate(optimizer, self.settings.optimizers[name].learning_rate.at(images_seen))
             optimizer.step()  # not scaler.step: whether values are finite is agreed across ranks already
         if scaler.is_enabled():
-            scaler.update(None if stepped else scaler.get_scale() * scaler.get_backoff_factor())
+            scaler.update()  # backs off where unscaling met a non-finite gradient, which every rank has met alike
         optimizer.zero_grad(set_to_none=True)
         for network in self.players[name].own.values():
             if stepped:

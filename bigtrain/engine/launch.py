@@ -48,8 +48,18 @@ def start(engine: str, timeout_minutes: float) -> Launch:
     world = accelerator.num_processes
     if engine == "plain" and world > 1:
         raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
-    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed()
+    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
     return Launch(accelerator, ranks)
+
+
+def has_launcher_here() -> bool:
+    """Tell whether a launcher on this machine started this process: one that leaves its workers behind when it is
+    killed.
+
+    A run that a shell started outlives its shell, and under SLURM the job step sees to its processes.
+    """
+    started = any(name in os.environ for name in ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"))
+    return started and "SLURM_JOB_ID" not in os.environ
 
 
 def _check_launcher(engine: str) -> None:

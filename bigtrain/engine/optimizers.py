@@ -46,12 +46,24 @@ def named_state(player: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
     }
 
 
+STEP_COUNTER = "step"  # torch keeps it on the CPU, in float32, whatever the parameter
+
+
 def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `named_state` returned; a parameter without saved state starts afresh."""
-    for name, parameter in player.named_parameters():
-        saved = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
-        if saved:
-            optimizer.state[parameter] = {
-                key: value.clone() if value.ndim == 0 else value.clone().to(parameter.device, parameter.dtype)
-                for key, value in saved.items()
-            }
+    """Put back what `named_state` returned.
+
+    Raises:
+        KeyError: some parameters have saved state and one has none, or state is saved of a parameter that is not there.
+        RuntimeError: saved state has another shape than its parameter.
+    """
+    parameters = dict(player.named_parameters())
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition("/")
+        parameter = parameters[owner]
+        if key != STEP_COUNTER and value.shape != parameter.shape:
+            raise RuntimeError(f"{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+        moved = value.clone() if key == STEP_COUNTER else value.clone().to(parameter.device, parameter.dtype)
+        optimizer.state[parameter][key] = moved
+    missing = [name for name, parameter in parameters.items() if not optimizer.state.get(parameter)]
+    if tensors and missing:
+        raise KeyError(f"no saved optimizer state of {missing}")

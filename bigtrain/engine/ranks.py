@@ -64,11 +64,14 @@ class RankGroup:
 class Ranks:
     """The processes of one run. Every method except the plain attributes is called by all ranks, in the same order."""
 
-    def __init__(self, rank: int, world: int, words: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self, rank: int, world: int, words: dist.ProcessGroup | None = None, timeout: timedelta | None = None
+    ) -> None:
         assert 0 <= rank < world, f"rank {rank} of {world}"
         self.rank = rank
         self.world = world
         self._words = words
+        self._timeout = timeout
         self._groups: dict[int, RankGroup] = {}
 
     @classmethod
@@ -81,14 +84,15 @@ class Ranks:
         """Return this process's place in the initialised default group, or `single()` where none is initialised.
 
         Args:
-            timeout_s: how long words may take where they need a gloo group of their own; None: torch's default.
+            timeout_s: how long the groups made here may take for one word or reduction; None: torch's default.
         """
         if not (dist.is_available() and dist.is_initialized()):
             return cls.single()
         words: Any = dist.group.WORLD
+        timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
         if dist.get_world_size() > 1 and dist.get_backend() != "gloo":
-            words = dist.new_group(backend="gloo", timeout=None if timeout_s is None else timedelta(seconds=timeout_s))
-        return cls(dist.get_rank(), dist.get_world_size(), words)
+            words = dist.new_group(backend="gloo", timeout=timeout)
+        return cls(dist.get_rank(), dist.get_world_size(), words, timeout)
 
     @property
     def is_main(self) -> bool:
@@ -169,6 +173,10 @@ class Ranks:
             raise FailedElsewhere("; ".join(reasons), max(statuses))
         return result
 
+    def on_main(self, action: Callable[[], object]) -> None:
+        """Do `action` on rank 0 alone, while the others wait; raise on every rank if it raises there."""
+        self.together(lambda: action() if self.is_main else None)
+
     def _reduced_flag(self, flag: bool, operation: Any) -> bool:
         if self.world == 1:
             return bool(flag)
@@ -183,6 +191,7 @@ class Ranks:
         members = [list(range(start, start + size)) for start in range(0, self.world, size)]
         # torch wants every rank to take part in the making of every group, also of those it is not in.
         process_groups: list[Any] = [
-            dist.group.WORLD if size == self.world else dist.new_group(ranks) for ranks in members
+            dist.group.WORLD if size == self.world else dist.new_group(ranks, timeout=self._timeout)
+            for ranks in members
         ]
         return RankGroup(size, own, process_groups[own])

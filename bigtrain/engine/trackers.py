@@ -7,16 +7,18 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
+from bigtrain.draws import seed_of
 from bigtrain.recipe.errors import UsageError
 
 
 def _tensorboard(run_name: str, folder: Path, resumed_images: int) -> GeneralTracker:
     # What an earlier start wrote past its last checkpoint is played again, so its points are taken back.
-    return TensorBoardTracker("tensorboard", folder, purge_step=resumed_images + 1 if resumed_images else None)
+    return TensorBoardTracker("tensorboard", folder, purge_step=resumed_images + 1)
 
 
 def _wandb(run_name: str, folder: Path, resumed_images: int) -> GeneralTracker:
-    return WandBTracker("bigtrain", name=run_name, dir=str(folder), resume="allow")
+    identity = f"{seed_of(str(folder.resolve())):x}"  # the same run folder is the same W&B run after a restart
+    return WandBTracker("bigtrain", name=run_name, dir=str(folder), id=identity, resume="allow")
 
 
 TRACKERS: dict[str, Callable[[str, Path, int], GeneralTracker]] = {"tensorboard": _tensorboard, "wandb": _wandb}

@@ -8,7 +8,7 @@ Axes: N images, C channels, H height, W width, Z latent, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from bigtrain.games.base import GAMES, DataFacts, Loss, SampleSettings, Turn
 from bigtrain.losses.adversarial import OBJECTIVES
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.progress import Progress
 from bigtrain.recipe.settings import Settings
 
@@ -27,6 +28,8 @@ from bigtrain.recipe.settings import Settings
 @GAMES.add("noise_to_image")
 class NoiseToImageSettings(Settings):
     """Settings of the noise-to-image game."""
+
+    players: ClassVar[dict[str, tuple[str, ...]]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
 
     kind: Literal["noise_to_image"] = "noise_to_image"
     """Which game."""
@@ -43,22 +46,32 @@ class NoiseToImageSettings(Settings):
     batch."""
 
     def build(self, facts: DataFacts) -> "NoiseToImage":
-        """Return the game with freshly initialised networks (from torch's generator)."""
-        return NoiseToImage(self, facts)
+        """Return the game with freshly initialised networks (from torch's generator).
+
+        Raises:
+            RecipeError: networks do not fit the images; one problem each, with its key path.
+        """
+        networks: dict[str, nn.Module] = {}
+        problems: list[str] = []
+        for name, settings in (("generator", self.generator), ("discriminator", self.discriminator)):
+            try:
+                networks[name] = settings.build(facts.image)
+            except RecipeError as error:
+                problems += [f"game.{name}: {problem}" for problem in error.problems]
+        if problems:
+            raise RecipeError(problems)
+        return NoiseToImage(self, facts, networks)
 
 
 class NoiseToImage:
     """Two players, `discriminator` and `generator`, of one network each."""
 
-    def __init__(self, settings: NoiseToImageSettings, facts: DataFacts) -> None:
+    def __init__(self, settings: NoiseToImageSettings, facts: DataFacts, networks: dict[str, nn.Module]) -> None:
         self.settings = settings
         self.objective = OBJECTIVES.get(settings.objective)
         self.facts = facts
-        self.networks: dict[str, nn.Module] = {
-            "generator": settings.generator.build(facts.image),
-            "discriminator": settings.discriminator.build(facts.image),
-        }
-        self.players = {"discriminator": ("discriminator",), "generator": ("generator",)}
+        self.networks = networks
+        self.players = settings.players
         self.averaged = ("generator",)
         self.state: nn.Module = nn.Module()  # hinge and its kin keep nothing between turns
         # Batch statistics over real and generated images together would leak which is which.

@@ -28,15 +28,6 @@ class Layout:
         return range(start, start + self.micro_images)
 
 
-def largest_micro_images(batch_images: int, world: int, ceiling: int) -> int | None:
-    """Return the largest micro-batch of at most `ceiling` images that divides one rank's share, or None when ranks do
-    not divide the batch."""
-    if batch_images % world:
-        return None
-    share = batch_images // world
-    return max(micro for micro in range(1, min(share, ceiling) + 1) if share % micro == 0)
-
-
 def group_fits(group_images: int, micro_images: int, world: int) -> bool:
     """Tell whether groups of exactly `group_images` consecutive images fall on whole micro-batches or whole groups of
     ranks."""

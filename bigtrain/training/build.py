@@ -13,8 +13,7 @@ from bigtrain.engine.precision import set_backend_precision
 from bigtrain.engine.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
-from bigtrain.networks.layers.statistics import has_batchnorm
-from bigtrain.recipe.errors import DataError, RecipeError
+from bigtrain.recipe.errors import DataError
 from bigtrain.training.hooks.checkpoint import SaveCheckpoint, SaveSnapshot
 from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.hooks.samples import SampleGrids
@@ -50,28 +49,10 @@ def open_shards(recipe: Recipe) -> ShardSet:
 
 
 def build_game(recipe: Recipe, facts: DataFacts) -> Game:
-    """Return the recipe's game with weights drawn from the recipe's seed.
-
-    Raises:
-        RecipeError: networks do not fit the images, an optimizer is missing, or BatchNorm has no `batchnorm_images`.
-    """
+    """Return the recipe's game with weights drawn from the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(recipe.seed, "weights"))
         game: Game = recipe.game.build(facts)
-    problems = []
-    if set(recipe.optimizers) != set(game.players):
-        problems.append(
-            f"optimizers: {sorted(recipe.optimizers)} are not the players of {recipe.game.kind}; it has "
-            f"{sorted(game.players)}"
-        )
-    if any(has_batchnorm(network) for network in game.networks.values()) and recipe.batchnorm_images is None:
-        problems.append(
-            f"batchnorm_images: is missing, but a network of {recipe.game.kind} has BatchNorm, whose statistics must "
-            f"run over a stated number "
-            f"of images on any hardware; add for example batchnorm_images: {recipe.batch_images}"
-        )
-    if problems:
-        raise RecipeError(problems)
     return game
 
 
@@ -110,7 +91,7 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         step.
     """
     set_backend_precision(recipe.tf32, recipe.deterministic)
-    shards = open_shards(recipe)
+    shards = launch.ranks.together(lambda: open_shards(recipe))
     facts = facts_of(recipe, shards)
     game = build_game(recipe, facts)
     engine = build_engine(recipe, game, launch)
@@ -132,8 +113,12 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         hooks=[],
     )
     checkpoint = run.checkpoints.load_newest()
-    if checkpoint is not None:
+    if checkpoint is None:
+        run.log.resume_at(0, 0.0)  # what a start that was killed before its first checkpoint logged is played again
+    else:
         restore(run, checkpoint)
+    if run.is_done:
+        return run
     names = tracker_names(recipe)
     run.trackers = Trackers(launch.accelerator, names, recipe.name, folder, run.progress.images_seen)
     run.hooks = build_hooks(run)

@@ -117,7 +117,8 @@ class LoadedModel:
 
         Args:
             count: how many images; they have the numbers 0..count-1.
-            labels: classes by number or name, taken in turn; None: drawn by the law the model was trained with.
+            labels: classes by number or name; image i has the one at i modulo their number. None: drawn by the law
+                the model was trained with.
             truncation: such as "resample:0.5"; BatchNorm's statistics are recomputed for it.
             seed: which images.
             index: the numbers of the images wanted, instead of `count`.
@@ -165,7 +166,7 @@ class LoadedModel:
             RecipeError: the truncation is unknown, or the generator has no shared embedding.
         """
         if steps < 2:
-            raise UsageError(f"a way between two images has at least 2 steps, got {steps}")
+            raise UsageError(f"a way between two images has at least 2 steps, got {steps}; ask for 2 or more")
         if self.image.num_classes and labels is None:
             raise UsageError(f"{self.path} has classes; say between which two, such as labels (1, 7), or (3, 3)")
         law = truncation if isinstance(truncation, Truncation) else Truncation.parse(truncation)

@@ -1,10 +1,13 @@
 """The run's log: `log.jsonl`, one JSON object an event, written by the main process alone; all else is a projection
 of it."""
 
+import contextlib
+import errno
 import json
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ class RunLog:
         self.path = path
         self._started_s = time.monotonic()
         self._time_before_s = 0.0
-        self._file = path.open("ab") if is_writer else None
+        self._file = path.open("ab", buffering=0) if is_writer else None
 
     @property
     def elapsed_s(self) -> float:
@@ -39,15 +42,28 @@ class RunLog:
             "time_s": round(self.elapsed_s, 3),
             **{name: _plain(value) for name, value in figures.items()},
         }
-        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
-        self._file.flush()
+        self._append((json.dumps(line, allow_nan=False) + "\n").encode())
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line or none: a full disk ends a run by its failed saves, and never tears a line."""
+        assert self._file is not None
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(end)
+            warnings.warn(
+                f"{self.path} could not be written ({error}); this event is lost: {line[:200]!r}", stacklevel=3
+            )
 
     def offset(self) -> int:
-        """Return the length of the log in bytes after putting it on disk; 0 on ranks that do not write."""
+        """Return the length of the log in bytes; 0 on ranks that do not write."""
         if self._file is None:
             return 0
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with contextlib.suppress(OSError):  # the checkpoint that asks for it will meet the same disk and say so
+            os.fsync(self._file.fileno())
+        return self._file.seek(0, os.SEEK_END)
 
     def resume_at(self, offset: int, time_before_s: float) -> None:
         """Cut the log back to a checkpoint's length, so that no event appears twice."""

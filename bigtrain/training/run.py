@@ -1,6 +1,6 @@
 """One training run in one process: its parts by name, and the few things they do together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +38,7 @@ class Hook(Protocol):
 
 @dataclass
 class Run:
-    """The parts of a run; what changes while it trains are `progress`, `batches` and `skipped_in_a_row`."""
+    """The parts of a run; what changes while it trains stands below `trackers`."""
 
     recipe: Recipe
     facts: DataFacts
@@ -56,7 +56,7 @@ class Run:
     means: PeriodMeans = field(default_factory=PeriodMeans)
     progress: Progress = field(default_factory=Progress)
     batches: tuple[Batch | None, ...] = ()
-    skipped_in_a_row: int = 0
+    skipped_in_a_row: dict[str, int] = field(default_factory=dict)
     saved_images: int | None = None
     failed_saves: int = 0
 
@@ -92,25 +92,45 @@ class Run:
         played = self.engine.play(turn, number, batches, self.progress)
         self.means.add(played.figures)
         if played.stepped:
-            self.progress, self.skipped_in_a_row = self.progress.after_turn(turn.name), 0
+            self.progress, self.skipped_in_a_row[turn.name] = self.progress.after_turn(turn.name), 0
             return
         self.progress = self.progress.after_turn(f"{turn.name}/skipped")
-        self.skipped_in_a_row += 1
-        samples = [batch.sample_N.tolist() for batch in batches if batch is not None]
-        self.log.event(
-            "alarm", self.progress, reason="non-finite loss or gradient: turn skipped", turn=turn.name, samples=samples
-        )
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        self._report_skip(turn, batches)
+        if played.is_rescaled:
+            return
+        skipped = self.skipped_in_a_row.get(turn.name, 0) + 1
+        self.skipped_in_a_row[turn.name] = skipped
+        if skipped >= MAX_SKIPPED_IN_A_ROW:
             raise DivergenceError(
-                f"{turn.name} at step {self.progress.steps} is the {self.skipped_in_a_row}th turn in a row with a "
-                f"non-finite "
-                f"loss or gradient ({played.figures}); lower the learning rate, or use precision: fp32, and start again"
+                f"{turn.name} at step {self.progress.steps} had a non-finite loss or gradient for the {skipped}th "
+                f"time in "
+                f"a row ({played.figures}); lower the learning rate, or use precision: fp32, and start again"
             )
+
+    def _report_skip(self, turn: Turn, batches: tuple[Batch | None, ...]) -> None:
+        own = [batch.sample_N.tolist() for batch in batches if batch is not None]
+        samples = self.launch.ranks.gather_objects(own)  # a skip is agreed, so every rank comes here
+        reason = "non-finite loss or gradient: turn skipped"
+        self.log.event("alarm", self.progress, reason=reason, turn=turn.name, samples_by_rank=samples)
 
     def end_step(self) -> None:
         """Move the averages and the clock after all turns of a step."""
         self.averages.update(self.recipe.batch_images, self.progress.images_seen)
         self.progress = self.progress.after_step(self.recipe.batch_images)
+
+    def write_aside(self, what: str, action: Callable[[], object]) -> None:
+        """Do an action of the main process that writes a file which training can do without; collective.
+
+        A disk that is full or away costs the file, not the run: the log says so. Other errors end the run on all ranks.
+        """
+
+        def write() -> None:
+            try:
+                action()
+            except OSError as error:
+                self.log.event("alarm", self.progress, reason=f"{what} could not be written: {error}")
+
+        self.launch.ranks.on_main(write)
 
     def project(self, figures: Mapping[str, float]) -> None:
         """Send figures of the log to the trackers as well."""

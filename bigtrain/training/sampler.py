@@ -69,6 +69,6 @@ class Sampler:
 
 
 def cycle_labels(labels: Sequence[int], index_N: Tensor) -> Tensor:
-    """Return label i mod len(labels) of the list for the i-th place."""
+    """Return for image i label i mod len(labels) of the list, so that an image keeps its label in any company."""
     table = torch.tensor(list(labels))
-    return table[torch.arange(len(index_N)) % len(table)]
+    return table[index_N % len(table)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 
 import bigtrain.games.noise_to_image  # noqa: F401  (registers the game)
@@ -11,8 +12,10 @@ import bigtrain.networks.biggan  # noqa: F401  (registers the networks)
 from bigtrain.data.settings import DataSettings
 from bigtrain.engine.ema import AverageSettings
 from bigtrain.engine.optimizers import OPTIMIZERS
-from bigtrain.games.base import GAMES
+from bigtrain.games.base import GAMES, DataFacts
 from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.networks.layers.statistics import has_batchnorm
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
@@ -96,7 +99,9 @@ class Recipe(Settings):
     batch_images: PositiveCount
     """Images of one optimizer step over all ranks."""
     max_micro_batch_images: PositiveCount | None = None
-    """Most images of one forward pass on one rank, from memory; None: no ceiling."""
+    """Most images of one micro-batch on one rank, from memory (the discriminator sees as many real and as many
+    generated
+    ones at once); None: no ceiling."""
     batchnorm_images: PositiveCount | None = None
     """Images that BatchNorm's statistics run over, exactly; required for networks that have BatchNorm."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -143,13 +148,36 @@ class Recipe(Settings):
     def problems(self) -> Iterator[str]:
         """Yield one sentence for each rule between keys that this recipe breaks."""
         yield from self._batch_problems()
+        yield from self._game_problems()
         if len({each.name for each in self.ema}) != len(self.ema):
             yield "ema: two averages have the same halflife_images; give each its own or drop one"
+
+    def _game_problems(self) -> Iterator[str]:
+        """Build the networks without memory or weights, and say what does not fit."""
+        players = self.game.players
+        if set(self.optimizers) != set(players):
+            yield (
+                f"optimizers: {sorted(self.optimizers)} are not the players of {self.game.kind}; give one optimizer to "
+                f"each of {sorted(players)}"
+            )
+        classes = self.image.num_classes
+        try:
+            with torch.device("meta"):
+                game = self.game.build(DataFacts(self.image.spec, (1,) * classes or None))
+        except RecipeError as error:
+            yield from error.problems
+            return
+        if self.batchnorm_images is None and any(has_batchnorm(network) for network in game.networks.values()):
+            yield (
+                f"batchnorm_images: is missing, but a network of {self.game.kind} has BatchNorm, whose statistics must "
+                "run over a stated number of images on any hardware; add for example batchnorm_images: "
+                f"{self.batch_images}"
+            )
 
     def _batch_problems(self) -> Iterator[str]:
         batch, group = self.batch_images, self.batchnorm_images
         if group is not None and batch % group:
-            near = max(group, batch // group * group)
+            near = max(group, round(batch / group) * group)
             yield (
                 f"batch_images: {batch} is not a multiple of batchnorm_images ({group}), so the last statistics "
                 f"would run "

@@ -3,7 +3,7 @@ sample from them."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 from safetensors.torch import save
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from bigtrain.recipe.errors import CheckpointError
 from bigtrain.sampling.files import written_aside
-from bigtrain.training.run import Run
 from bigtrain.training.state import facts_record
+
+if TYPE_CHECKING:
+    from bigtrain.training.run import Run
 
 SNAPSHOT_FORMAT = "bigtrain-snapshot-1"
 
 
-def write_snapshot(run: Run) -> Path:
+def write_snapshot(run: "Run") -> Path:
     """Write RUN/snapshots/<images>.safetensors and return its path."""
     path = run.folder / "snapshots" / f"{run.progress.images_seen:012d}.safetensors"
     record = {

@@ -8,7 +8,7 @@ generator state to keep.
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,15 @@ from bigtrain.engine.checkpoint import Checkpoint, SaveFailedError
 from bigtrain.engine.optimizers import load_named_state, named_state
 from bigtrain.recipe.errors import CheckpointError, RecipeError, SavesFailedError
 from bigtrain.recipe.progress import Progress
-from bigtrain.training.run import Run
 from bigtrain.training.schema import Recipe
+
+if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accelerate
+    from bigtrain.training.run import Run
 
 MAX_FAILED_SAVES = 3  # in a row, before the run stops
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "timeout_minutes", "evaluate", "checkpoint",
-    "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers", "tf32", "deterministic",
+    "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
 )  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def tensors_of(run: Run) -> dict[str, Tensor]:
+def tensors_of(run: "Run") -> dict[str, Tensor]:
     """Return every tensor that training changes, by name; the same on all ranks."""
     tensors: dict[str, Tensor] = {}
     for name, network in run.game.networks.items():
@@ -46,7 +48,7 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
     return tensors | _prefixed("average", run.averages.state()) | _prefixed("game", run.game.state.state_dict())
 
 
-def record_of(run: Run) -> dict[str, Any]:
+def record_of(run: "Run") -> dict[str, Any]:
     """Return everything else that a restart needs, as JSON."""
     return {
         "progress": run.progress.record(),
@@ -60,7 +62,7 @@ def record_of(run: Run) -> dict[str, Any]:
     }
 
 
-def facts_record(run: Run) -> dict[str, Any]:
+def facts_record(run: "Run") -> dict[str, Any]:
     """Return what the weights belong to: image shape, classes, the data's content, versions."""
     image = run.facts.image
     return {
@@ -73,7 +75,7 @@ def facts_record(run: Run) -> dict[str, Any]:
     }
 
 
-def save(run: Run) -> None:
+def save(run: "Run") -> None:
     """Write a checkpoint of this step, unless it is written already; collective.
 
     A save that fails leaves the earlier checkpoints as they were, and training goes on.
@@ -95,7 +97,7 @@ def save(run: Run) -> None:
     run.log.event("checkpoint", run.progress, path=str(path))
 
 
-def restore(run: Run, checkpoint: Checkpoint) -> None:
+def restore(run: "Run", checkpoint: Checkpoint) -> None:
     """Put a checkpoint's state into a freshly built run.
 
     Raises:
@@ -105,26 +107,35 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     record, tensors = checkpoint.record, checkpoint.tensors
     check_same_run(run.recipe, run.shards.content_hash, record, str(checkpoint.path))
     try:
-        for name, network in run.game.networks.items():
-            network.load_state_dict(_under(f"network/{name}", tensors))
-        run.game.state.load_state_dict(_under("game", tensors))
-        kept, saved = run.averages.state(), _under("average", tensors)
-        for name, tensor in kept.items():
-            tensor.copy_(saved[name])
+        _load_tensors(run, tensors)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{checkpoint.path} does not fit the networks of this recipe ({error}); use the recipe that wrote it: "
             f"{run.folder / 'recipe.yaml'}"
         ) from error
-    for name, player in run.engine.players.items():
-        load_named_state(player, run.engine.optimizers[name], _under(f"optimizer/{name}", tensors))
-        run.engine.scalers[name].load_state_dict(record["scalers"][name])
+    for name, scaler in run.engine.scalers.items():
+        if record["scalers"][name]:  # empty where the run had another precision until now
+            scaler.load_state_dict(record["scalers"][name])
     run.progress = Progress.from_record(record["progress"])
     run.means.load_record(record["means"])
     run.skipped_in_a_row = record["skipped_in_a_row"]
     run.saved_images = run.progress.images_seen
     if not run.is_done:  # else nothing is played again, and the log stays whole
         run.log.resume_at(record["log_bytes"], record["time_s"])
+
+
+def _load_tensors(run: "Run", tensors: Mapping[str, Tensor]) -> None:
+    """Put every tensor in its place; KeyError or RuntimeError where one is missing, surplus or of another shape."""
+    for name, network in run.game.networks.items():
+        network.load_state_dict(_under(f"network/{name}", tensors))
+    run.game.state.load_state_dict(_under("game", tensors))
+    kept, saved = run.averages.state(), _under("average", tensors)
+    if kept.keys() != saved.keys():
+        raise KeyError(f"averages {sorted(kept.keys() ^ saved.keys())[:3]}")
+    for name, tensor in kept.items():
+        tensor.copy_(saved[name])
+    for name, player in run.engine.players.items():
+        load_named_state(player, run.engine.optimizers[name], _under(f"optimizer/{name}", tensors))
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -145,7 +156,9 @@ def check_same_run(recipe: Recipe, data_hash: str, record: Mapping[str, Any], wh
     Raises:
         RecipeError: one sentence for each differing key that is neither free nor listed in `allow_change`.
     """
-    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(record["recipe"])
+    # Through this version's schema, so that a key which is new since then has its default on both sides.
+    before = Recipe.model_validate(record["recipe"])
+    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(before.model_dump(mode="json"))
     free = (*FREE_KEYS, *recipe.allow_change)
     problems = [
         f"{key}: {ours.get(key)!r} differs from {theirs.get(key)!r} of {where}; put it back, choose another "
@@ -156,8 +169,7 @@ def check_same_run(recipe: Recipe, data_hash: str, record: Mapping[str, Any], wh
     if data_hash != record["data_hash"] and not _is_free("data", recipe.allow_change):
         problems.append(
             f"data.shards: {recipe.data.shards} holds other images than those of {where}; point it at the same "
-            f"shards, or add "
-            "data to allow_change"
+            "shards, or add data to allow_change"
         )
     if problems:
         raise RecipeError(problems)

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="RUN, RUN/checkpoints/IMAGES or RUN/snapshots/FILE")
     parser.add_argument("--count", type=int, help="number of images (64 unless --index is given)")
     parser.add_argument("--index", help="numbers of the images wanted, such as 3,17,42")
-    parser.add_argument("--labels", help="classes by number or name, taken in turn, such as 0,1,2")
+    parser.add_argument(
+        "--labels", help="classes by number or name, image i has the one at i modulo their number, such as 0,1,2"
+    )
     parser.add_argument("--between", help="numbers of two images, such as 3,17: draw the way from one to the other")
     parser.add_argument("--steps", type=int, default=8, help="images on that way, both ends included (default 8)")
     parser.add_argument(
@@ -63,8 +65,9 @@ def _drawn(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] 
         count, labels=labels, truncation=arguments.truncation, seed=arguments.seed, index=index,
         standing=_standing(arguments.standing),
     )  # fmt: skip
-    names = [f"{number:06d}" for number in (index if index is not None else range(len(images)))]
-    label_N = cycle_labels(model.labels(labels), torch.arange(len(images))) if labels else None
+    numbers = list(range(len(images))) if index is None else index
+    names = [f"{number:06d}" for number in numbers]
+    label_N = cycle_labels(model.labels(labels), torch.tensor(numbers)) if labels else None
     return images, names, label_N
 
 

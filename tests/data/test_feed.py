@@ -1,9 +1,11 @@
 """The feed: the global order, whatever the ranks, micro-batches, workers and stops."""
 
+import atexit
+import contextlib
 import os
+import re
+import select
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bigtrain.data import process
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
 from bigtrain.recipe.errors import DataError
@@ -134,51 +137,13 @@ def test_a_damaged_sample_stops_the_feed_when_its_batch_is_due_and_in_one_senten
     assert f"'{number:06d}'" in sentence
     assert "damaged: crc32" in sentence
     assert "copy the shard again" in sentence
-    assert len(feed.read(24)) == 2  # it can be asked for another position
+    with pytest.raises(DataError, match=f"'{number:06d}'"):
+        feed.read(16)  # asked again it does not skip
+    assert len(feed.read(24)) == 2
     feed.close()
 
 
-FAILS = """
-import sys
-from bigtrain.data.feed import Feed
-from bigtrain.data.shards import ShardSet
-from bigtrain.recipe.layout import Layout
-shards = ShardSet.open(sys.argv[1])
-feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
-feed.read(0)
-print(*(worker.pid for worker in feed._stream._workers), flush=True)
-raise RuntimeError("a bug")
-"""
-
-
-def run_script(text, folder):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", text, str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def test_a_program_that_fails_without_closing_its_feed_ends(tmp_path):
-    make_shards(tmp_path, [20])
-    with run_script(FAILS, tmp_path) as process:
-        out, error = process.communicate(timeout=4 * DEADLINE_S)  # it also imports torch
-    assert process.returncode == 1
-    assert "RuntimeError: a bug" in error
-    assert not any(map(is_alive, map(int, out.split())))
-
-
-PARENT = """
-import sys, time
-from bigtrain.data.feed import Feed
-from bigtrain.data.shards import ShardSet
-from bigtrain.recipe.layout import Layout
-shards = ShardSet.open(sys.argv[1])
-feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
-feed.read(0)
-print(*(worker.pid for worker in feed._stream._workers), flush=True)
-for position in range(4, 4_000_000, 4):
-    feed.read(position)
-    time.sleep(0.01)
-"""
+# The rest needs processes of its own: they are forked from this one, which has torch imported already.
 
 
 def is_alive(pid):
@@ -195,57 +160,135 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
+def open_feed(folder, workers):
+    shards = ShardSet.open(folder)
+    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), workers)
+    feed.read(0)
+    return feed, [worker.pid for worker in feed._stream._workers]
+
+
+class Child:
+    """A forked process that plays `function(say)`; what it says comes out of `read_line`."""
+
+    def __init__(self, function):
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(reading)
+            status = 1
+            with contextlib.suppress(BaseException), os.fdopen(writing, "w", buffering=1) as stream:
+                function(lambda *words: stream.write(" ".join(map(str, words)) + "\n"))
+                status = 0
+            os._exit(status)
+        os.close(writing)
+        self._stream = os.fdopen(reading)
+
+    def read_line(self):
+        assert select.select([self._stream], [], [], DEADLINE_S)[0], "the child says nothing"
+        return self._stream.readline()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._stream.close()
+
+
 @pytest.fixture
-def reading_process(tmp_path):
+def reading_child(tmp_path):
     make_shards(tmp_path, [20])
-    with run_script(PARENT, tmp_path) as process:
-        assert process.stdout is not None
-        yield process, [int(word) for word in process.stdout.readline().split()]
-        process.kill()
+
+    def read_on(say):
+        feed, workers = open_feed(tmp_path, 2)
+        say(*workers)
+        for position in range(4, 4_000_000, 4):
+            feed.read(position)
+            time.sleep(0.01)
+
+    child = Child(read_on)
+    yield child, [int(word) for word in child.read_line().split()]
+    child.kill()
 
 
-def test_workers_die_with_a_killed_parent(reading_process):
-    process, workers = reading_process
+def test_workers_die_with_a_killed_parent(reading_child):
+    child, workers = reading_child
     assert len(workers) == 2
     assert all(map(is_alive, workers))
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)  # a stopped worker cannot notice by itself
-    process.kill()
-    process.wait()
+    child.kill()
     wait_until(lambda: not any(map(is_alive, workers)))
 
 
-def test_workers_leave_signals_to_their_parent(reading_process):
-    process, workers = reading_process
+def test_workers_leave_signals_to_their_parent(reading_child):
+    child, workers = reading_child
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         for worker in workers:
             os.kill(worker, number)
     time.sleep(0.3)
-    assert all(map(is_alive, workers))
-    assert process.poll() is None
+    assert all(map(is_alive, [child.pid, *workers]))
+
+
+def test_a_helper_outlives_a_term_by_its_grace_only(monkeypatch):
+    monkeypatch.setattr(process, "TERM_GRACE_S", 1)
+
+    def stay(say):
+        process.FollowParent(os.getppid())()
+        say("ready")
+        while True:
+            time.sleep(0.01)
+
+    child = Child(stay)
+    assert child.read_line() == "ready\n"
+    os.kill(child.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert is_alive(child.pid)
+    wait_until(lambda: not is_alive(child.pid))
+    child.kill()
 
 
 def test_a_killed_worker_is_a_sentence_not_a_hang(tmp_path):
     make_shards(tmp_path, [20])
-    shards = ShardSet.open(tmp_path)
-    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 1)
-    feed.read(0)
-    os.kill(feed._stream._workers[0].pid, signal.SIGKILL)
 
-    def read_on():
-        for position in range(4, 4000, 4):
-            feed.read(position)
+    def lose_a_worker(say):
+        feed, workers = open_feed(tmp_path, 1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises in its handler too, anywhere
+        os.kill(workers[0], signal.SIGKILL)
+        try:
+            for position in range(4, 4000, 4):
+                feed.read(position)
+        except DataError as error:
+            say(error)
 
-    with pytest.raises(DataError, match=r"a process that reads data ended .* lower data.num_workers"):
-        read_on()
-    feed.close()
+    child = Child(lose_a_worker)
+    assert re.match(r"a process that reads data ended .* lower data.num_workers", child.read_line())
+    child.kill()
 
 
 def test_closing_ends_the_workers(tmp_path):
     make_shards(tmp_path, [20])
-    shards = ShardSet.open(tmp_path)
-    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2)
-    feed.read(0)
-    workers = [worker.pid for worker in feed._stream._workers]
+    feed, workers = open_feed(tmp_path, 2)
     feed.close()
+    wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def test_leaving_without_closing_ends_the_workers_at_once(tmp_path):
+    # As after an error, whose traceback still holds the stream when the interpreter runs its exit hooks.
+    make_shards(tmp_path, [20])
+
+    def leave(say):
+        atexit._clear()
+        feed, workers = open_feed(tmp_path, 2)
+        held = feed._stream
+        started_s = time.monotonic()
+        atexit._run_exitfuncs()
+        assert held is not None
+        say(*workers, time.monotonic() - started_s)
+
+    child = Child(leave)
+    *workers, seconds = child.read_line().split()
+    child.kill()
+    assert len(workers) == 2
+    assert float(seconds) < 4  # torch's own hooks wait 5 s for each worker
     wait_until(lambda: not any(map(is_alive, workers)))

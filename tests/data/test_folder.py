@@ -8,6 +8,7 @@ from PIL import Image
 
 from bigtrain.data.check import check_folder
 from bigtrain.data.decode import decode_into
+from bigtrain.data.disk import LOCK_NAME
 from bigtrain.data.folder import FolderOptions, find_images, write_folder
 from bigtrain.data.index import FolderIndex
 from bigtrain.data.pixels import fit, open_image
@@ -34,7 +35,7 @@ def source(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK_NAME}
 
 
 def test_classes_labels_and_sizes_are_recorded_and_all_images_are_there(source, tmp_path):
@@ -157,7 +158,7 @@ def test_transparency_is_seen_over_white_unless_alpha_is_kept(tmp_path):
     [
         (lambda path: Image.new("I;16", (9, 9)).save(path), "more than 8 bits a channel"),
         (lambda path: Image.new("L", (2000, 2000)).save(path), "claims 2000x2000 pixels, over the limit of 1000000"),
-        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot be decoded"),
+        (lambda path: gradient(9, 9).save(path, format="PPM"), "cannot be decoded"),  # stands for EPS and the like
         (
             lambda path: gradient(9, 9).save(
                 path, format="GIF", save_all=True, append_images=[Image.new("L", (9, 9), 9)]

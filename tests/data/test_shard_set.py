@@ -1,5 +1,6 @@
 """A folder of shards as a data set: parts, reading, and every way in which it can be broken."""
 
+import errno
 import json
 import os
 import pickle
@@ -212,13 +213,22 @@ def test_a_shard_that_shrinks_while_training_is_a_sentence(folder):
         shards.read(39)
 
 
+def test_a_disk_that_fails_is_a_sentence(folder, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(DataError, match=r"sample '000003' .* cannot be read \(Input/output error\); mend the disk"):
+        ShardSet.open(folder).read(3)
+
+
 def test_a_missing_or_damaged_row_file_is_refused(folder):
     entry = FolderIndex.read(folder).shards[0]
     flip(folder / entry.index_name, -3)
     with pytest.raises(DataError, match=f"{entry.index_name} is damaged: sha256"):
         ShardSet.open(folder).read(0)
     (folder / entry.index_name).unlink()
-    with pytest.raises(DataError, match=f"has no {entry.index_name}"):
+    with pytest.raises(DataError, match=f"{entry.index_name} of shard .*: No such file"):
         ShardSet.open(folder).read(0)
 
 

@@ -46,7 +46,7 @@ def test_a_user_s_mistakes_are_one_message_without_a_traceback(digits: Path, tmp
     ("override", "status", "words"),
     [
         ("data.shards=/nowhere", 6, "/nowhere"),
-        ("image.side=64", 6, r"image.side: 64 in the recipe, but the shards .* hold 32"),
+        ("image.channels=3", 6, r"image.channels: 3 in the recipe, but the shards .* hold 1"),
         ("image.num_classes=7", 6, r"image.num_classes: 7 in the recipe, but the shards .* hold 10"),
         ("batchnorm_images=null", 2, "batchnorm_images: is missing"),
         ("optimizers.critic={kind: adam}", 2, "not the players"),
@@ -98,7 +98,7 @@ def test_a_signal_saves_and_asks_for_a_requeue_and_the_same_command_finishes(dig
     assert json.loads((tmp_path / "status.json").read_text())["exit_status"] == 75
     stopped = final_state(tmp_path)[1]["progress"]
     assert 0 < stopped["steps"] < 250
-    assert read_events(tmp_path)[-1] == "preempted"
+    assert read_events(tmp_path)[-2:] == ["preempted", "checkpoint"]
     reached = stopped["images_seen"] + 96
     status, out, err = finish(start_training([*overrides, f"total_images={reached}"]))
     assert status == 0, err

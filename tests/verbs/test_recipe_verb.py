@@ -40,9 +40,12 @@ def test_parameters_are_counted_without_building_the_weights(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([DIGITS, "--processes", "3"], "batch_images: 64 cannot be dealt to 3 process"),
+        ([DIGITS, "--processes", "3"], "batch_images: 32 cannot be dealt to 3 process"),
         ([DIGITS, "--processes", "0"], "--processes 0: a run has at least one process; write 1 or more"),
-        ([DIGITS, "batchnorm_images=null"], "batchnorm_images: is missing, but biggan has BatchNorm"),
+        (
+            [DIGITS, "batchnorm_images=null"],
+            "command line: batchnorm_images: is missing, but a network of noise_to_image has BatchNorm",
+        ),
         ([DIGITS, "game.generator.widht=3"], "command line: game.generator.widht: not a key of biggan"),
         (["no-such.yaml"], "no-such.yaml does not exist"),
     ],

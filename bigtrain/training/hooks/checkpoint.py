@@ -1,8 +1,8 @@
 """Checkpoints by images and by minutes, and snapshots of averaged weights."""
 
 import json
+import math
 import time
-from pathlib import Path
 
 from bigtrain.recipe.progress import crossed
 from bigtrain.training.run import Run
@@ -31,8 +31,7 @@ class SaveCheckpoint:
     def run(self, run: Run) -> None:
         """Save, and pin what evaluated best so far."""
         save(run)
-        if run.launch.ranks.is_main and run.recipe.checkpoint.keep_best:
-            pin_best(run)
+        run.write_aside("the pins of the best checkpoints", lambda: pin_best(run))
         self._saved_s = time.monotonic()
 
 
@@ -40,7 +39,7 @@ def pin_best(run: Run) -> None:
     """Keep the `keep_best` saved checkpoints of the smallest Frechet distance from being pruned, and let go of
     others."""
     saved = set(run.checkpoints.saved())
-    distances = {images: distance for images, distance in evaluated(run.folder).items() if images in saved}
+    distances = {images: distance for images, distance in evaluated(run).items() if images in saved}
     best = sorted(distances, key=lambda images: (distances[images], images))[: run.recipe.checkpoint.keep_best]
     for images in best:
         run.checkpoints.pin(images, f"{BEST}{distances[images]:.6g}")
@@ -49,15 +48,19 @@ def pin_best(run: Run) -> None:
             run.checkpoints.unpin(images)
 
 
-def evaluated(folder: Path) -> dict[int, float]:
-    """Return the smallest Frechet distance that RUN/evaluations holds for each number of images seen."""
-    distances: dict[int, float] = {}
-    for path in sorted((folder / "evaluations").glob("*.json")):
+def evaluated(run: Run) -> dict[int, float]:
+    """Return the Frechet distance by images seen, of the recipe's first average and its newest protocol alone."""
+    found: dict[str, dict[int, float]] = {}
+    newest = ""
+    for path in sorted((run.folder / "evaluations").glob("*.json")):
         record = json.loads(path.read_text())
-        images, figures = int(record["images_seen"]), record["figures"]
-        distance = float(figures[next(iter(figures))])  # the first figure is the Frechet distance
-        distances[images] = min(distance, distances.get(images, distance))
-    return distances
+        if record["protocol"]["sampling"]["average"] != run.recipe.ema[0].name:
+            continue
+        newest = path.stem.partition("-")[2]  # <images>-<protocol>.json: two protocols are never compared
+        distance = float(next(iter(record["figures"].values())))  # the first figure is the Frechet distance
+        if math.isfinite(distance):
+            found.setdefault(newest, {})[int(record["images_seen"])] = distance
+    return found.get(newest, {})
 
 
 class SaveSnapshot:
@@ -71,5 +74,4 @@ class SaveSnapshot:
 
     def run(self, run: Run) -> None:
         """Write."""
-        if run.launch.ranks.is_main:
-            write_snapshot(run)
+        run.write_aside("a snapshot", lambda: write_snapshot(run))

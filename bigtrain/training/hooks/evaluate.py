@@ -54,8 +54,9 @@ class Evaluate:
         return self._evaluator.evaluate(generate, {"truncation": "none", "average": average, "label_law": law})
 
     def _record(self, run: Run, average: str, evaluation: Evaluation, is_first: bool) -> None:
-        if run.launch.ranks.is_main:
-            name = f"{run.progress.images_seen:012d}-{evaluation.protocol_name}.json"
+        name = f"{run.progress.images_seen:012d}-{evaluation.protocol_name}.json"
+
+        def write() -> None:
             with written_aside(run.folder / "evaluations" / name) as stream:
                 record = {
                     "images_seen": run.progress.images_seen,
@@ -63,6 +64,8 @@ class Evaluate:
                     "protocol": evaluation.protocol,
                 }
                 stream.write((json.dumps(record, indent=1) + "\n").encode())
+
+        run.write_aside("an evaluation", write)
         run.log.event(
             "evaluation", run.progress, average=average, protocol=evaluation.protocol_name, **evaluation.figures
         )

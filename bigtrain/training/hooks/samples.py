@@ -22,8 +22,9 @@ class SampleGrids:
 
     def run(self, run: Run) -> None:
         """Draw and write."""
-        if not run.launch.ranks.is_main:
-            return
+        run.write_aside("a grid of samples", lambda: self._write(run))
+
+    def _write(self, run: Run) -> None:
         settings, num_classes = run.recipe.samples, run.facts.image.num_classes
         rows = min(num_classes, settings.max_rows) if num_classes else settings.max_rows
         index_N = torch.arange(rows * settings.columns)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from bigtrain.data.batch import Batch
@@ -63,7 +62,7 @@ class Status:
         self._bar = bar
         self._period_images = run.recipe.log.every_images
         self._since_s, self._since_images, self._since_wait_s = time.monotonic(), run.progress.images_seen, 0.0
-        self._heldout = _heldout_batch(run)
+        self._heldout = _heldout_batches(run)
 
     def due(self, run: Run) -> bool:
         """When `log.every_images` were crossed, and at the end."""
@@ -72,7 +71,7 @@ class Status:
     def run(self, run: Run) -> None:
         """Write the line."""
         means = run.means.take()
-        if self._heldout is not None:
+        if self._heldout:
             means["sign_heldout"] = self._sign_heldout(run)
         figures = {
             **means,
@@ -99,25 +98,21 @@ class Status:
     def _sign_heldout(self, run: Run) -> float:
         """Mean sign of the discriminator on images it never trained on: far under `sign_real` means that it
         memorises."""
-        assert self._heldout is not None
         networks = run.game.networks
         for network in networks.values():
             network.eval()
-        logits = run.game.judge(networks, self._heldout)
-        _train_again(networks)
+        logits = torch.cat([run.game.judge(networks, part.on_device(run.launch.device)) for part in self._heldout])
+        for network in networks.values():
+            network.train()
         return float(logits.sign().mean())
 
 
-def _train_again(networks: Mapping[str, nn.Module]) -> None:
-    for network in networks.values():
-        network.train()
-
-
-def _heldout_batch(run: Run) -> Batch | None:
+def _heldout_batches(run: Run) -> list[Batch]:
+    """Return the first held-out images in micro-batches, which fit memory; none without `data.holdout`."""
     held = run.shards.holdout()
-    if not held.num_samples:
-        return None
-    return held.load(held.numbers()[:HELDOUT_IMAGES]).on_device(run.launch.device)
+    numbers = held.numbers()[:HELDOUT_IMAGES].tolist() if held.num_samples else []
+    size = run.engine.layout.micro_images
+    return [held.load(numbers[first : first + size]) for first in range(0, len(numbers), size)]
 
 
 def _memory_gib(device: torch.device) -> float:

@@ -1,0 +1,48 @@
+"""RUN/status.json: how a run stands, in words and as an exit status, because launchers return 1 whatever a rank's
+status is."""
+
+import contextlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bigtrain.engine.ranks import Ranks
+from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, EXIT_REQUEUE, BigtrainError
+from bigtrain.sampling.files import written_aside
+from bigtrain.training.run import Run
+
+EXIT_INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+class RunStatus:
+    """Written by the main process: "running" on entering, what became of the run on leaving."""
+
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        self._path, self._is_main = folder / "status.json", ranks.is_main
+
+    def __enter__(self) -> "RunStatus":
+        self._write({"state": "running", "exit_status": None})
+        return self
+
+    def end(self, run: Run) -> None:
+        """Say that the run is complete, or stopped and saved."""
+        state, status = ("complete", EXIT_DONE) if run.is_done else ("stopped and saved; start it again", EXIT_REQUEUE)
+        reached = {"images_seen": run.progress.images_seen, "step": run.progress.steps}
+        self._write({"state": state, "exit_status": status, **reached})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, BigtrainError):
+            self._write({"state": f"failed: {error}", "exit_status": error.exit_status})
+        elif isinstance(error, KeyboardInterrupt):
+            self._write({"state": "interrupted", "exit_status": EXIT_INTERRUPTED})
+        elif error is not None:
+            self._write({"state": f"failed: {type(error).__name__}: {error}", "exit_status": EXIT_BUG})
+
+    def _write(self, status: dict[str, Any]) -> None:
+        if not self._is_main:
+            return
+        with contextlib.suppress(OSError), written_aside(self._path) as stream:  # a full disk has its own status
+            stream.write((json.dumps(status, indent=1) + "\n").encode())
