@@ -161,9 +161,8 @@ class Checkpoints:
     def unpin(self, images: int) -> None:
         """Let a checkpoint be pruned again; only rank 0 calls it. A disk that refuses is only logged."""
         try:
-            disk.remove_file(self.folder / folder_name(images) / PINNED)
-        except FileNotFoundError:
-            pass
+            with contextlib.suppress(FileNotFoundError):  # it was not pinned
+                disk.remove_file(self.folder / folder_name(images) / PINNED)
         except OSError as error:
             log.warning("the checkpoint after %s images could not be unpinned: %s", images, error)
 
