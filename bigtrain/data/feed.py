@@ -121,6 +121,7 @@ class Feed:
             multiprocessing_context="fork" if num_workers else None,
             worker_init_fn=FollowParent(os.getpid()),
             collate_fn=_as_it_is,
+            generator=torch.Generator(),  # the loader draws a seed at every seek: not from the generator of training
         )
 
     def read(self, position: int) -> tuple[Batch, ...]:

@@ -93,6 +93,19 @@ def test_a_seek_gives_the_batch_of_that_position_and_streams_on(tmp_path, worker
     feed.close()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_and_seeking_leave_the_random_generators_alone(tmp_path, workers):
+    make_shards(tmp_path, [20])
+    shards = ShardSet.open(tmp_path)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    feed = Feed(shards, shards.order(5, 2), Layout(0, 1, 4, 8), workers)
+    for start in (0, 8, 40):
+        feed.read(start)
+    feed.close()
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
 def test_four_ranks_stop_and_three_go_on_in_the_same_order(tmp_path):
     make_shards(tmp_path, [20, 15, 5])
     shards = ShardSet.open(tmp_path)
@@ -164,7 +177,8 @@ def wait_until(condition):
 def open_feed(folder, workers):
     shards = ShardSet.open(folder)
     feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), workers)
-    feed.read(0)
+    for position in range(0, 4 * workers, 4):  # workers take turns: each has started when all have answered
+        feed.read(position)
     return feed, [worker.pid for worker in feed._stream._workers]
 
 
@@ -203,13 +217,16 @@ def reading_child(tmp_path):
     def read_on(say):
         feed, workers = open_feed(tmp_path, 2)
         say(*workers)
-        for position in range(4, 4_000_000, 4):
+        for position in range(8, 4_000_000, 4):
             feed.read(position)
             time.sleep(0.01)
 
     child = Child(read_on)
-    yield child, [int(word) for word in child.read_line().split()]
+    workers = [int(word) for word in child.read_line().split()]
+    yield child, workers
     child.kill()
+    for worker in filter(is_alive, workers):  # only after a failure: they hold the test's output open
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_workers_die_with_a_killed_parent(reading_child):
