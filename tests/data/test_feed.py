@@ -289,6 +289,7 @@ def test_closing_ends_the_workers(tmp_path):
     feed, workers = open_feed(tmp_path, 2)
     feed.close()
     wait_until(lambda: not any(map(is_alive, workers)))
+    assert not any(map(is_alive, workers))
 
 
 def test_leaving_without_closing_ends_the_workers_at_once(tmp_path):

@@ -119,6 +119,7 @@ def test_a_live_writer_on_this_host_is_respected_also_without_its_kernel_lock(tm
 def test_a_reused_process_number_is_not_mistaken_for_the_writer(tmp_path):
     write_holder(tmp_path, pid=os.getppid(), start_ticks=1)
     RunLock(tmp_path, wait_s=0.0).acquire()
+    assert read_holder(tmp_path).pid == os.getpid()
 
 
 def test_a_writer_on_another_host_is_respected_while_its_beat_goes_on(tmp_path, monkeypatch):
@@ -151,6 +152,7 @@ def test_the_requeued_start_of_a_job_does_not_wait_for_its_own_ghost(tmp_path, m
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     write_holder(tmp_path, host="node7", job="99", restart="0")
     RunLock(tmp_path, wait_s=0.0).acquire()
+    assert read_holder(tmp_path).pid == os.getpid()
 
 
 def test_the_beat_goes_on_while_the_folder_is_held(tmp_path, monkeypatch):
@@ -182,6 +184,7 @@ def test_where_the_file_system_has_no_locks_the_beat_guards_alone(tmp_path, monk
 def test_an_unreadable_name_does_not_block_the_folder(tmp_path, text):
     (tmp_path / HOLDER_FILE).write_text(text)
     RunLock(tmp_path, wait_s=0.0).acquire()
+    assert read_holder(tmp_path).pid == os.getpid()
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path):
