@@ -1,12 +1,22 @@
 """Copying released tensors into a network, with every difference reported at once."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bigtrain.recipe.errors import WeightsError
+
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+
+def renamed(name: str, rules: Rules) -> str:
+    """Return the name after each rule in turn: a pattern, and what replaces it where it is found (as in re.sub)."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def setting(config: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:

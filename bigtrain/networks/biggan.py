@@ -7,7 +7,6 @@ spectral normalisation runs once per optimizer turn, biases start at 0, and resa
 
 # Axes: N images, C channels, H height, W width, Z latent, K classes, S shared embedding, D condition, F features
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -17,37 +16,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bigtrain.networks.layers.attention import attentions_after, twice_differentiable
-from bigtrain.networks.layers.batchnorm import BATCHNORM_EPS, BATCHNORM_MOMENTUM, AffineBatchNorm, ConditionalBatchNorm
-from bigtrain.networks.layers.initialisation import initialise_weights
-from bigtrain.networks.layers.precision import at_least_float32, full_precision
+from bigtrain.networks.layers.batchnorm import BATCHNORM_EPS, BATCHNORM_MOMENTUM, AffineBatchNorm
+from bigtrain.networks.layers.conditioning import ClassConditionalGenerator, Condition, projected_logits
+from bigtrain.networks.layers.initialisation import Initialisation, initialise_weights
+from bigtrain.networks.layers.layouts import (
+    BASE_SIDE,
+    DISCRIMINATOR_HALVINGS,
+    DISCRIMINATOR_WIDTHS,
+    GENERATOR_WIDTHS,
+    AttentionSide,
+    side_problems,
+)
+from bigtrain.networks.layers.precision import at_least_float32
 from bigtrain.networks.layers.spectral import SPECTRAL_EPS, SpectralConv2d, SpectralEmbedding, SpectralLinear
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import PositiveCount, Settings
-
-BASE_SIDE = 4  # side of the image that the generator's first linear map makes
-
-# Output widths in multiples of `width`: the generator's linear map and then its blocks; the discriminator's blocks.
-GENERATOR_WIDTHS = {
-    32: (4, 4, 4, 4),
-    64: (16, 16, 8, 4, 2),
-    128: (16, 16, 8, 4, 2, 1),
-    256: (16, 16, 8, 8, 4, 2, 1),
-    512: (16, 16, 8, 8, 4, 2, 1, 1),
-}
-DISCRIMINATOR_WIDTHS = {
-    32: (4, 4, 4, 4),
-    64: (1, 2, 4, 8, 16),
-    128: (1, 2, 4, 8, 16, 16),
-    256: (1, 2, 4, 8, 8, 16, 16),
-    512: (1, 1, 2, 4, 8, 8, 16, 16),
-}
-# Blocks at the end of the discriminator that keep their side.
-DISCRIMINATOR_KEEPS_SIDE = {32: 2, 64: 1, 128: 1, 256: 1, 512: 1}
-
-Side = Annotated[int, Field(ge=4, le=512)]
-Initialisation = Literal["orthogonal", "normal02"]
 
 
 @GENERATORS.add("biggan")
@@ -63,7 +48,7 @@ class BigGANGeneratorSettings(Settings):
     """Numbers in the class embedding that all blocks share; None gives each conditional normalisation its own table."""
     hierarchical: bool = True
     """Cut the latent in chunks: the first makes the 4x4 image, each block is conditioned on one of the others."""
-    attention_sides: tuple[Side, ...] = (64,)
+    attention_sides: tuple[AttentionSide, ...] = (64,)
     """Self-attention follows the blocks whose output has one of these sides, in pixels; others are passed over."""
     batchnorm_eps: Annotated[float, Field(gt=0)] = BATCHNORM_EPS
     """Added to the variances of batch normalisation."""
@@ -80,7 +65,7 @@ class BigGANGeneratorSettings(Settings):
         Raises:
             RecipeError: BigGAN has no layout for the side, or the latent and embedding do not fit the layout.
         """
-        problems = _side_problems(image, GENERATOR_WIDTHS)
+        problems = side_problems("biggan", image, GENERATOR_WIDTHS)
         if not problems and self.hierarchical:
             chunks = len(GENERATOR_WIDTHS[image.side])
             if self.latent_dim % chunks:
@@ -103,7 +88,7 @@ class BigGANDiscriminatorSettings(Settings):
     kind: Literal["biggan"] = "biggan"
     width: PositiveCount = 96
     """Channel multiplier (the papers' ch)."""
-    attention_sides: tuple[Side, ...] = (64,)
+    attention_sides: tuple[AttentionSide, ...] = (64,)
     """Self-attention follows the blocks whose output has one of these sides, in pixels; others are passed over."""
     spectral_eps: Annotated[float, Field(gt=0)] = SPECTRAL_EPS
     """Smallest norm that the vectors of spectral normalisation are divided by."""
@@ -118,44 +103,17 @@ class BigGANDiscriminatorSettings(Settings):
         Raises:
             RecipeError: BigGAN has no layout for the side.
         """
-        if problems := _side_problems(image, DISCRIMINATOR_WIDTHS):
+        if problems := side_problems("biggan", image, DISCRIMINATOR_WIDTHS):
             raise RecipeError(problems)
         return BigGANDiscriminator(self, image)
-
-
-def _side_problems(image: ImageSpec, widths: dict[int, tuple[int, ...]]) -> list[str]:
-    if image.side in widths:
-        return []
-    return [f"images have a side of {image.side} px, but biggan is one of {sorted(widths)}; make shards of such a side"]
-
-
-@dataclass(frozen=True)
-class _Condition:
-    """What the normalisations of a generator's blocks read: a vector of `dim`, or a label when `num_classes` is set."""
-
-    dim: int
-    num_classes: int
-    settings: BigGANGeneratorSettings
-
-    def batchnorm(self, channels: int) -> AffineBatchNorm | ConditionalBatchNorm:
-        """Return a normalisation of `channels` under this condition, a plain one when there is nothing to read."""
-        eps, momentum = self.settings.batchnorm_eps, self.settings.batchnorm_momentum
-        if not self.dim and not self.num_classes:
-            return AffineBatchNorm(channels, eps, momentum)
-        return ConditionalBatchNorm(channels, self._map(channels), self._map(channels), eps, momentum)
-
-    def _map(self, channels: int) -> nn.Module:
-        if self.num_classes:
-            return nn.Embedding(self.num_classes, channels)
-        return SpectralLinear(self.dim, channels, bias=False, eps=self.settings.spectral_eps)
 
 
 class GeneratorBlock(nn.Module):
     """Doubles the side: BN-ReLU-up-conv3x3-BN-ReLU-conv3x3, plus up-conv1x1 of the input (paper, figure 15b)."""
 
-    def __init__(self, in_channels: int, out_channels: int, condition: _Condition) -> None:
+    def __init__(self, in_channels: int, out_channels: int, condition: Condition) -> None:
         super().__init__()
-        eps = condition.settings.spectral_eps
+        eps = condition.spectral_eps
         self.bn1 = condition.batchnorm(in_channels)
         self.conv1 = SpectralConv2d(in_channels, out_channels, resample="up", eps=eps)
         self.bn2 = condition.batchnorm(out_channels)
@@ -170,22 +128,22 @@ class GeneratorBlock(nn.Module):
         return output_NCHW
 
 
-class BigGANGenerator(nn.Module):
+class BigGANGenerator(ClassConditionalGenerator):
     """generator(latent_NZ, label_N) -> image_NCHW in [-1, 1]; made by BigGANGeneratorSettings.build."""
 
     def __init__(self, settings: BigGANGeneratorSettings, image: ImageSpec) -> None:
-        super().__init__()
+        shared_dim = (settings.shared_dim or 0) if image.num_classes else 0
+        super().__init__(image, nn.Embedding(image.num_classes, shared_dim) if shared_dim else None)
         self.settings = settings
-        self.image = image
         self.latent_dim = settings.latent_dim
         channels = [multiple * settings.width for multiple in GENERATOR_WIDTHS[image.side]]
         self.chunk_dim = self.latent_dim // len(channels) if settings.hierarchical else self.latent_dim
-        shared_dim = settings.shared_dim if image.num_classes else None
-        self.shared = nn.Embedding(image.num_classes, shared_dim) if shared_dim else None
-        condition = _Condition(
-            dim=(shared_dim or 0) + (self.chunk_dim if settings.hierarchical else 0),
+        condition = Condition(
+            dim=shared_dim + (self.chunk_dim if settings.hierarchical else 0),
             num_classes=0 if shared_dim else image.num_classes,
-            settings=settings,
+            batchnorm_eps=settings.batchnorm_eps,
+            batchnorm_momentum=settings.batchnorm_momentum,
+            spectral_eps=settings.spectral_eps,
         )
         eps = settings.spectral_eps
         self.base_channels = channels[0]
@@ -196,33 +154,6 @@ class BigGANGenerator(nn.Module):
         self.output_bn = AffineBatchNorm(channels[-1], settings.batchnorm_eps, settings.batchnorm_momentum)
         self.output_conv = SpectralConv2d(channels[-1], image.channels, eps=eps)
         initialise_weights(self, settings.init)
-
-    def embed(self, label_N: Tensor) -> Tensor:
-        """Return the shared class embedding [N, S]; pass it to `synthesise` to interpolate between classes.
-
-        Raises:
-            RecipeError: the generator has no shared embedding.
-        """
-        if self.shared is None:
-            raise RecipeError(
-                "this generator has no shared class embedding (shared_dim is off), so classes cannot be mixed"
-            )
-        embedding_NS: Tensor = self.shared(label_N)
-        return embedding_NS
-
-    def forward(self, latent_NZ: Tensor, label_N: Tensor | None = None) -> Tensor:
-        """Return images of the labels.
-
-        Args:
-            latent_NZ: float, usually N(0, 1).
-            label_N: int64, 0..K-1; None when the images have no classes.
-        Returns:
-            At least float32, [N, channels, side, side], -1..1.
-        """
-        if not self.image.num_classes:
-            return self.synthesise(latent_NZ, None)
-        assert label_N is not None, f"no labels for {self.image.num_classes} classes"
-        return self.synthesise(latent_NZ, label_N if self.shared is None else self.shared(label_N))
 
     def synthesise(self, latent_NZ: Tensor, class_N: Tensor | None) -> Tensor:
         """Return images, as `forward`, for a class given as shared embedding [N, S], or label [N] if there is none."""
@@ -273,7 +204,7 @@ class BigGANDiscriminator(nn.Module):
         self.settings = settings
         self.image = image
         channels = [image.channels, *(multiple * settings.width for multiple in DISCRIMINATOR_WIDTHS[image.side])]
-        num_down = len(channels) - 1 - DISCRIMINATOR_KEEPS_SIDE[image.side]
+        num_down = DISCRIMINATOR_HALVINGS[image.side]
         sides = [image.side // 2 ** min(index + 1, num_down) for index in range(len(channels) - 1)]
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(*pair, first=index == 0, down=index < num_down, settings=settings)
@@ -303,10 +234,5 @@ class BigGANDiscriminator(nn.Module):
         with twice_differentiable(image_NCHW.requires_grad and self.linear.weight.requires_grad):
             for block, attention in zip(self.blocks, self.attentions, strict=True):
                 h_NCHW = attention(block(h_NCHW))
-        with full_precision(h_NCHW):
-            feature_NF = F.relu(at_least_float32(h_NCHW)).sum((2, 3))
-            logit_N = self.linear(feature_NF).squeeze(1)
-            if self.embed is not None:
-                assert label_N is not None, f"no labels for {self.image.num_classes} classes"
-                logit_N = logit_N + (self.embed(label_N) * feature_NF).sum(1)
+        logit_N, feature_NF = projected_logits(h_NCHW, label_N, self.linear, self.embed)
         return (logit_N, feature_NF) if features else logit_N

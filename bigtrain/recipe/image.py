@@ -5,9 +5,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Square 8-bit images: `side` in pixels, `channels` 1, 3 or 4, labels 0..num_classes-1 (num_classes 0: no
-    labels)."""
+    """8-bit images: height `side` in pixels, `channels` 1, 3 or 4, labels 0..num_classes-1 (num_classes 0: no labels),
+    `width` in pixels (None: square)."""
 
     side: int
     channels: int
     num_classes: int
+    width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.side, self.side if self.width is None else self.width
+
+    @property
+    def is_square(self) -> bool:
+        """Whether height and width are equal."""
+        return self.width in (None, self.side)

@@ -1,98 +1,40 @@
 """The released BigGAN's numbers: outputs, gradients and BatchNorm statistics agree with the reference tensors."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
 
 from bigtrain.interop import load_released
-from bigtrain.interop.biggan import released_name
-from bigtrain.networks.layers.statistics import running_statistics_names
+from bigtrain.interop.biggan import RULES
 from bigtrain.recipe.errors import RecipeError, WeightsError
+from tests.interop.biggan_reference import Reference
 
-REFERENCE = Path(__file__).parent.parent / "reference"
 AGREEMENT = 1e-4  # asked for; 2e-6 is what is seen
-NO_GRADIENT = 1e-6  # of the file's largest gradient norm: below it the difference counts, not the ratio
-
-
-class Reference:
-    """One file of reference tensors, and our networks with its weights."""
-
-    def __init__(self, name):
-        with safe_open(REFERENCE / f"{name}.safetensors", "pt") as file:
-            self.config = file.metadata()
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        self.latent_NZ, self.label_N, self.real_NCHW = (self.tensors[f"in.{key}"] for key in ("z", "y", "real"))
-        self.generator = load_released("biggan", "generator", self.config, self.part("G."))
-        self.discriminator = load_released("biggan", "discriminator", self.config, self.part("D."))
-
-    def part(self, prefix):
-        """Return the tensors under a prefix, without it."""
-        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
-
-    def gradient_differences(self, prefix, network):
-        """Return for each gradient under a prefix how far the network's differs."""
-        own = {released_name(name): parameter.grad for name, parameter in network.named_parameters()}
-        largest = max(value.norm() for key, value in self.tensors.items() if key.startswith("grad."))
-        found = {}
-        for name, reference in self.part(prefix).items():
-            gradient = own[name.removesuffix("[::16]")]
-            gradient = gradient[::16] if name.endswith("[::16]") else gradient
-            norm = reference.norm() if reference.norm() > NO_GRADIENT * largest else largest
-            found[name] = float((gradient - reference).norm() / norm)
-        return found
-
-
-def difference(ours, reference):
-    """Return |ours - reference| / |reference|."""
-    return float((ours - reference).detach().norm() / reference.norm())
 
 
 @pytest.fixture(params=["biggan-32", "biggan-64"])
 def reference(request):
-    return Reference(request.param)
+    return Reference(request.param, "biggan", RULES, RULES)
 
 
 def test_images_agree_in_eval_mode(reference):
-    image_NCHW = reference.generator(reference.latent_NZ, reference.label_N)
-    assert difference(image_NCHW, reference.tensors["out.image_eval"]) < AGREEMENT
+    assert reference.image_difference() < AGREEMENT
 
 
 def test_logits_loss_and_gradients_of_the_discriminator_agree(reference):
-    tensors, discriminator = reference.tensors, reference.discriminator
-    real_N = discriminator(reference.real_NCHW, reference.label_N)
-    fake_N = discriminator(tensors["out.image_eval"], reference.label_N)
-    loss = F.relu(1 - real_N).mean() + F.relu(1 + fake_N).mean()
-    loss.backward()
-    assert difference(real_N, tensors["out.d_real_eval"].squeeze(1)) < AGREEMENT
-    assert difference(fake_N, tensors["out.d_fake_eval"].squeeze(1)) < AGREEMENT
-    assert difference(loss, tensors["out.d_hinge_loss"]) < AGREEMENT
-    found = reference.gradient_differences("grad.d_hinge_loss.D.", discriminator)
-    assert len(found) >= 8
+    found = reference.discriminator_differences()
+    assert len(found) >= 3 + 8
     assert max(found.values()) < AGREEMENT, found
 
 
 def test_train_mode_images_gradients_and_statistics_of_the_generator_agree(reference):
-    tensors, generator = reference.tensors, reference.generator.train()
-    image_NCHW = generator(reference.latent_NZ, reference.label_N)
-    loss = -reference.discriminator(image_NCHW, reference.label_N).mean()
-    loss.backward()
-    assert difference(image_NCHW, tensors["out.image_train"]) < AGREEMENT
-    assert difference(loss, tensors["out.g_hinge_loss_train"]) < AGREEMENT
-    found = reference.gradient_differences("grad.g_hinge_loss_train.G.", generator)
-    assert len(found) >= 10
+    found = reference.generator_differences()
+    assert len(found) >= 2 + 10 + 14
     assert max(found.values()) < AGREEMENT, found
-    own = {released_name(name): value for name, value in generator.state_dict().items()}
-    after = reference.part("G_after.")
-    assert set(after) == {released_name(name) for name in running_statistics_names(generator)}
-    assert max(difference(own[name], value) for name, value in after.items()) < AGREEMENT
 
 
 @pytest.fixture(scope="module")
 def small():
-    return Reference("biggan-32")
+    return Reference("biggan-32", "biggan", RULES, RULES)
 
 
 def test_plain_values_do_as_well_as_json_texts(small):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bigtrain.networks.biggan import BigGANGeneratorSettings
-from bigtrain.networks.layers.batchnorm import AffineBatchNorm, BatchStatistics, ConditionalBatchNorm
+from bigtrain.networks.layers.batchnorm import AffineBatchNorm, ConditionalBatchNorm
+from bigtrain.networks.layers.running import BatchStatistics
 from bigtrain.networks.layers.statistics import (
     batchnorm_layers,
     commit_running_statistics,

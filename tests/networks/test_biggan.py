@@ -242,3 +242,9 @@ def test_all_problems_come_at_once():
     assert len(caught.value.problems) == 2
     with pytest.raises(RecipeError, match="a side of 48 px"):
         BigGANDiscriminatorSettings().build(ImageSpec(48, 3, 10))
+
+
+@pytest.mark.parametrize("settings", [BigGANGeneratorSettings, BigGANDiscriminatorSettings])
+def test_images_that_are_not_square_are_refused(settings):
+    with pytest.raises(RecipeError, match="64 px high and 96 px wide, but biggan makes squares.*make square shards"):
+        settings().build(ImageSpec(64, 3, 10, width=96))

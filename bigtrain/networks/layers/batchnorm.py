@@ -9,74 +9,41 @@ there is no counter of forwards. As there, running variances are unbiased and no
 
 # Axes: N images, C channels, H height, W width, D condition, S = 2 statistics (mean, variance)
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigtrain.networks.layers.precision import at_least_float32, full_precision
+from bigtrain.networks.layers.running import RunningStatistics
 
 BATCHNORM_EPS = 1e-5  # added to variances; the released BigGAN's default
 BATCHNORM_MOMENTUM = 0.1  # weight of the newest statistics in the running ones; the released BigGAN's default
 
 
-@dataclass(frozen=True)
-class BatchStatistics:
-    """What the statistics of a train-mode forward run over, and what becomes of them.
-
-    Args:
-        group_images: images that share statistics. Fewer than the local batch: it is cut into contiguous groups, each
-            normalised alone. More: `ranks` local batches make one group. None: the whole local batch (times `ranks`).
-        ranks: how many ranks share one group.
-        reduce: differentiable sum of a tensor over those ranks, called once per layer and forward; None if ranks is 1.
-        update: "now" folds the statistics into the running ones at once, "later" keeps them until
-            `commit_running_statistics`, "never" drops them.
-    """
-
-    group_images: int | None = None
-    ranks: int = 1
-    reduce: Callable[[Tensor], Tensor] | None = None
-    update: Literal["now", "later", "never"] = "now"
-
-    def __post_init__(self) -> None:
-        assert (self.ranks > 1) == (self.reduce is not None), f"{self.ranks} ranks, but reduce is {self.reduce}"
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "BatchStatistics":
-        return self  # immutable, and `reduce` may hold a process group, which cannot be copied
-
-    def groups(self, local_images: int) -> int:
-        """Return into how many groups a local batch is cut; 1 when it is one group or one rank's share of one."""
-        if self.group_images is None or self.group_images == local_images * self.ranks:
-            return 1
-        fits = self.ranks == 1 and local_images % self.group_images == 0
-        assert fits, f"{local_images} images on each of {self.ranks} ranks do not make groups of {self.group_images}"
-        return local_images // self.group_images
-
-
-class BatchNorm(nn.Module):
+class BatchNorm(RunningStatistics):
     """Running statistics and normalisation without an affine part; see AffineBatchNorm and ConditionalBatchNorm.
 
-    Buffers: `running_mean` and `running_var` [C]; `pending` [2, C] and `pending_count` [], which no state dict holds,
-    are the sums of means and variances that wait for `commit_running_statistics`, and how many they are.
+    Buffers: `running_mean` and `running_var` [C].
     """
 
     running_mean: Tensor
     running_var: Tensor
-    pending: Tensor
-    pending_count: Tensor
 
     def __init__(self, channels: int, eps: float = BATCHNORM_EPS, momentum: float = BATCHNORM_MOMENTUM) -> None:
-        super().__init__()
+        super().__init__((2, channels), momentum)
         self.eps = eps
-        self.momentum = momentum
-        self.policy = BatchStatistics()
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("pending", torch.zeros(2, channels), persistent=False)
-        self.register_buffer("pending_count", torch.zeros(()), persistent=False)
+
+    def running(self) -> Tensor:
+        """Return the running mean and variance, [2, C]."""
+        return torch.stack((self.running_mean, self.running_var))
+
+    def fold(self, statistics: Tensor, weight: float | Tensor) -> None:
+        """Move the running mean and variance towards new ones [2, C] by `weight`."""
+        mean_C, var_C = statistics.unbind()
+        self.running_mean.lerp_(mean_C, weight)
+        self.running_var.lerp_(var_C, weight)
 
     def normalise(self, x_NCHW: Tensor) -> Tensor:
         """Return (x - mean) / sqrt(var + eps): the policy's statistics in train mode, the running ones in eval mode."""
@@ -91,7 +58,7 @@ class BatchNorm(nn.Module):
             parts = [self._normalise_group(part_NCHW) for part_NCHW in x_NCHW.chunk(groups)]
             normal_NCHW = torch.cat([part_NCHW for part_NCHW, _ in parts])
             statistics_SC = torch.stack([part_SC for _, part_SC in parts]).mean(0)
-        self._record(statistics_SC)
+        self.keep(statistics_SC)
         return normal_NCHW
 
     def _normalise_group(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,20 +84,9 @@ class BatchNorm(nn.Module):
         offset_C, second_C = (policy.reduce(local_SC) / policy.ranks).unbind()
         mean_C, var_C = centre_C + offset_C, (second_C - offset_C.square()).clamp_min(0)
         values = x_NCHW.numel() // x_NCHW.shape[1] * policy.ranks
-        self._record(torch.stack((mean_C, var_C * (values / (values - 1)))))
+        self.keep(torch.stack((mean_C, var_C * (values / (values - 1)))))
         scale_C11 = torch.rsqrt(var_C + self.eps)[:, None, None]
         return ((wide_NCHW - mean_C[:, None, None]) * scale_C11).to(x_NCHW.dtype)
-
-    @torch.no_grad()
-    def _record(self, statistics_SC: Tensor) -> None:
-        """Do with a forward's mean and unbiased variance what the policy says."""
-        if self.policy.update == "now":
-            mean_C, var_C = statistics_SC.unbind()
-            self.running_mean.lerp_(mean_C, self.momentum)
-            self.running_var.lerp_(var_C, self.momentum)
-        elif self.policy.update == "later":
-            self.pending.add_(statistics_SC)
-            self.pending_count.add_(1)
 
 
 class AffineBatchNorm(BatchNorm):

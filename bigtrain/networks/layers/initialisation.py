@@ -1,6 +1,7 @@
 """How the weights of a new network are drawn."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from bigtrain.recipe.registry import Registry
 
 NORMAL_STD = 0.02  # DCGAN, Radford et al. 2016, arXiv:1511.06434
 Initialiser = Callable[[Tensor], object]
+Initialisation = Literal["orthogonal", "normal02"]  # the names that recipes choose from
 
 INITIALISERS = Registry("initialisation")
 

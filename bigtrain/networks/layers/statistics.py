@@ -1,6 +1,6 @@
-"""What is done to all batch normalisation layers of a network at once: policy, commit, standing statistics."""
+"""What is done to all layers with running statistics of a network at once: policy, commit, standing statistics."""
 
-# Axes: C channels, S = 2 statistics (mean, variance), F = all statistics of all layers in one row
+# Axes: F = all statistics of all layers in one row
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bigtrain.networks.layers.batchnorm import BatchNorm, BatchStatistics
+from bigtrain.networks.layers.batchnorm import BatchNorm
+from bigtrain.networks.layers.running import BatchStatistics, RunningStatistics
+
+
+def running_layers(network: nn.Module) -> list[RunningStatistics]:
+    """Return the layers with running statistics of a network, in the order of its modules."""
+    return [module for module in network.modules() if isinstance(module, RunningStatistics)]
 
 
 def batchnorm_layers(network: nn.Module) -> list[BatchNorm]:
@@ -17,7 +23,7 @@ def batchnorm_layers(network: nn.Module) -> list[BatchNorm]:
 
 
 def has_batchnorm(network: nn.Module) -> bool:
-    """Return whether any layer of the network looks at more than one image."""
+    """Return whether the network has batch normalisation."""
     return bool(batchnorm_layers(network))
 
 
@@ -32,14 +38,17 @@ def running_statistics_names(network: nn.Module) -> set[str]:
 
 
 def set_batch_statistics(network: nn.Module, policy: BatchStatistics) -> None:
-    """Hand `policy` to every batch normalisation layer of the network."""
-    for layer in batchnorm_layers(network):
+    """Hand `policy` to every layer with running statistics of the network."""
+    for layer in running_layers(network):
         layer.policy = policy
 
 
 @torch.no_grad()
 def commit_running_statistics(
-    network: nn.Module, average: Callable[[Tensor], Tensor] | None = None, momentum: float | None = None
+    network: nn.Module,
+    average: Callable[[Tensor], Tensor] | None = None,
+    momentum: float | None = None,
+    wanted: Tensor | None = None,
 ) -> None:
     """Fold the mean of the pending statistics into the running ones, once, and leave nothing pending.
 
@@ -47,26 +56,27 @@ def commit_running_statistics(
         network: its layers have run forwards with update="later"; one with nothing pending keeps its statistics.
         average: mean of a tensor over ranks, called once, on a row of all layers' statistics; None: this process alone.
         momentum: weight of the new statistics; None: each layer's own.
+        wanted: bool scalar on the network's device; where it is False the pending statistics are dropped, without
+            asking the host. None: they are wanted.
     """
-    layers = batchnorm_layers(network)
+    layers = running_layers(network)
     if not layers:
         return
     row_F = torch.cat([(layer.pending / layer.pending_count.clamp_min(1)).flatten() for layer in layers])
     row_F = average(row_F) if average else row_F
     rows = torch.split(row_F, [layer.pending.numel() for layer in layers])
-    for layer, new in zip(layers, rows, strict=True):
-        mean_C, var_C = new.view_as(layer.pending).unbind()
+    for layer, row in zip(layers, rows, strict=True):
+        new = row.view_as(layer.pending)
         # A tensor as the weight, 0 where nothing is pending: asking the host would wait for the device.
         weight = (layer.momentum if momentum is None else momentum) * layer.pending_count.clamp_max(1)
-        layer.running_mean.lerp_(mean_C, weight)
-        layer.running_var.lerp_(var_C, weight)
+        layer.fold(new if wanted is None else torch.where(wanted, new, layer.running()), weight)
     discard_pending_statistics(network)
 
 
 @torch.no_grad()
 def discard_pending_statistics(network: nn.Module) -> None:
     """Drop what waits for `commit_running_statistics`: the turn was skipped."""
-    for layer in batchnorm_layers(network):
+    for layer in running_layers(network):
         layer.pending.zero_()
         layer.pending_count.zero_()
 
@@ -92,7 +102,7 @@ def standing_statistics(network: nn.Module, average: Callable[[Tensor], Tensor] 
         yield
         commit_running_statistics(network, average, momentum=1.0)
     finally:
-        for layer, (training, policy, pending_SC, pending_count) in zip(layers, kept, strict=True):
+        for layer, (training, policy, pending, pending_count) in zip(layers, kept, strict=True):
             layer.training, layer.policy = training, policy
-            layer.pending.copy_(pending_SC)
+            layer.pending.copy_(pending)
             layer.pending_count.copy_(pending_count)

@@ -1,0 +1,110 @@
+"""Modulated convolutions of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, section 2.2).
+
+The paper scales weights per image, w' = s w, and divides by their norm. Here the image is scaled instead: by s before
+the convolution and by 1 / norm after it, which is the same, needs no grouped convolution and shares one weight among
+images; the norms of all images are one small matrix product: norm^2 = s^2 @ sum_K W^2.
+"""
+
+# Axes: N images, C channels in, D channels out, H height, W width, K kernel side, Z style
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigtrain.networks.layers.equalised import ACTIVATION_GAIN, LEAK, EqualisedLinear, clamped
+from bigtrain.networks.layers.fir import blur
+
+DEMODULATION_EPS = 1e-8  # added to squared norms
+Noise = Literal["random", "const", "none"]
+
+
+class StyledConv2d(nn.Module):
+    """Modulated and demodulated 3x3 convolution, noise, bias and leaky ReLU with gain sqrt(2).
+
+    Args:
+        in_channels: C.
+        out_channels: D.
+        style_dim: Z.
+        size: height and width of the output, for the constant noise.
+        upsample: the image is taken to twice its side: transposed convolution, then low-pass [1, 3, 3, 1].
+        clamp: limit of the output; None: none.
+    """
+
+    noise_const: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_dim: int,
+        size: tuple[int, int],
+        *,
+        upsample: bool = False,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.clamp = clamp
+        self.affine = EqualisedLinear(style_dim, in_channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(size))
+
+    def forward(self, x_NCHW: Tensor, style_NZ: Tensor, noise: Noise) -> Tensor:
+        """Return [N, D, H, W], or [N, D, 2H, 2W], in x's dtype; styles are at least float32."""
+        dtype = x_NCHW.dtype
+        scale_NC: Tensor = self.affine(style_NZ)
+        weight_DCKK: Tensor = self.weight
+        if dtype == torch.float16:
+            # Demodulation undoes both factors; without them products overflow.
+            largest_D111 = weight_DCKK.abs().amax((1, 2, 3), keepdim=True)
+            weight_DCKK = weight_DCKK / (largest_D111 * math.sqrt(weight_DCKK[0].numel()))
+            scale_NC = scale_NC / scale_NC.abs().amax(1, keepdim=True)
+        norm_ND = scale_NC.square() @ weight_DCKK.square().sum((2, 3)).mT
+        gain_ND = ACTIVATION_GAIN * (norm_ND + DEMODULATION_EPS).rsqrt()
+        y_NDHW = self._convolve(x_NCHW * scale_NC.to(dtype)[:, :, None, None], weight_DCKK.to(dtype))
+        if self.upsample:
+            gain_ND = gain_ND * 4  # the transposed convolution fills a quarter of what the low-pass averages
+        bias_D11 = (self.bias * ACTIVATION_GAIN).to(dtype)[:, None, None]
+        y_NDHW = torch.addcmul(bias_D11, y_NDHW, gain_ND.to(dtype)[:, :, None, None])
+        if noise != "none":
+            y_NDHW = y_NDHW + self._noise(y_NDHW, noise)
+        y_NDHW = F.leaky_relu(y_NDHW, LEAK)
+        return clamped(y_NDHW, None if self.clamp is None else self.clamp)
+
+    def _convolve(self, x_NCHW: Tensor, weight_DCKK: Tensor) -> Tensor:
+        if not self.upsample:
+            return F.conv2d(x_NCHW, weight_DCKK, padding=1)
+        return blur(F.conv_transpose2d(x_NCHW, weight_DCKK.transpose(0, 1), stride=2), 1)
+
+    def _noise(self, y_NDHW: Tensor, noise: Noise) -> Tensor:
+        """Return the noise times its strength, as what the activation reads."""
+        if noise == "const":
+            noise_N1HW = self.noise_const[None, None]
+        else:
+            noise_N1HW = y_NDHW.new_empty(y_NDHW.shape[0], 1, *y_NDHW.shape[2:]).normal_()
+        return (noise_N1HW * (self.noise_strength * ACTIVATION_GAIN)).to(y_NDHW.dtype)
+
+
+class StyledOutput(nn.Module):
+    """Modulated 1x1 convolution without demodulation, to image channels."""
+
+    def __init__(self, in_channels: int, out_channels: int, style_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.affine = EqualisedLinear(style_dim, in_channels, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x_NCHW: Tensor, style_NZ: Tensor) -> Tensor:
+        """Return [N, D, H, W] in the styles' dtype, at least float32."""
+        # The weights of each image: a few numbers, where scaling the image would be a pass over all of it.
+        weight_NDC = (self.affine(style_NZ) * self.weight_gain).unsqueeze(1) * self.weight
+        x_NCM = x_NCHW.flatten(2).to(weight_NDC.dtype)
+        y_NDM = torch.baddbmm(self.bias[:, None], weight_NDC, x_NCM)
+        return clamped(y_NDM.view(*y_NDM.shape[:2], *x_NCHW.shape[2:]), self.clamp)
