@@ -6,9 +6,10 @@ from bigtrain.metrics.classifier import ClassifierSettings
 from bigtrain.metrics.features import EXTRACTORS
 from bigtrain.metrics.inception import InceptionSettings
 from bigtrain.metrics.kernel import KernelSettings
+from bigtrain.metrics.random_features import RandomSettings
 from bigtrain.recipe.settings import PositiveCount, Settings
 
-__all__ = ["ClassifierSettings", "EvaluationSettings", "InceptionSettings"]
+__all__ = ["ClassifierSettings", "EvaluationSettings", "InceptionSettings", "RandomSettings"]
 
 FEWEST_IMAGES = 4  # a covariance needs 2, and the real images are judged as two parts
 

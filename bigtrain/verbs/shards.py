@@ -1,4 +1,4 @@
-"""Write and check the tar shards that training reads: digits, folder, check.
+"""Write and check the tar shards that training reads: digits, photos, folder, check.
 
 Each row of `_SHARDS` is one word after `bigtrain shards`: what it is, its arguments, what it does.
 """
@@ -16,6 +16,7 @@ from bigtrain.data.check import Report, check_folder
 from bigtrain.data.digits import write_digits
 from bigtrain.data.folder import FolderOptions, write_folder
 from bigtrain.data.index import FolderIndex, add_histograms
+from bigtrain.data.photos import DEFAULT_COUNT, PhotoOptions, write_photos
 from bigtrain.data.pixels import DEFAULT_QUALITY, FILTERS, FITS, FORMAT_CHANNELS, MODES
 from bigtrain.data.settings import DataSettings
 from bigtrain.recipe.errors import UsageError
@@ -57,6 +58,31 @@ def _digits(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _photos_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write the shards into")
+    parser.add_argument("--side", type=int, required=True, metavar="PIXELS", help="side of the stored images")
+    parser.add_argument("--count", default=str(DEFAULT_COUNT), help=f"number of crops ({DEFAULT_COUNT})")
+    parser.add_argument(
+        "--format", choices=list(FORMAT_CHANNELS), default="png", help="how images are stored; png is lossless (png)"
+    )
+    _quality_argument(parser)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the crops (0)")
+
+
+def _photos(arguments: argparse.Namespace) -> int:
+    options = PhotoOptions(
+        side=_at_least_one("--side", arguments.side),
+        count=_count("--count", arguments.count),
+        image_format=arguments.format,
+        quality=_at_least_one("--quality", arguments.quality, LARGEST_QUALITY),
+        seed=arguments.seed,
+    )
+    with tqdm(unit=" images", disable=None) as bar:
+        index = write_photos(arguments.dir, options, _mover(bar))
+    say(_summary(arguments.dir, index))
+    return 0
+
+
 def _folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder with one sub-folder of images for each class")
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write the shards into")
@@ -70,12 +96,7 @@ def _folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=list(FORMAT_CHANNELS), default="jpg", help="how images are stored; png is lossless (jpg)"
     )
-    parser.add_argument(
-        "--quality",
-        type=int,
-        default=DEFAULT_QUALITY,
-        help=f"1..{LARGEST_QUALITY}, of jpg and webp ({DEFAULT_QUALITY})",
-    )
+    _quality_argument(parser)
     parser.add_argument(
         "--channels", type=int, choices=list(MODES), default=3, help="1 gray, 3 RGB, 4 RGB and alpha (3)"
     )
@@ -180,6 +201,15 @@ def _classes(index: FolderIndex) -> str:
     return f"samples a class: {', '.join(shown)}{more}" if shown else "no classes"
 
 
+def _quality_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=DEFAULT_QUALITY,
+        help=f"1..{LARGEST_QUALITY}, of jpg and webp ({DEFAULT_QUALITY})",
+    )
+
+
 def _mover(bar: "tqdm[None]") -> Callable[[int, int], None]:
     def move(done: int, total: int) -> None:
         bar.total = total
@@ -213,6 +243,9 @@ def _count(option: str, text: str) -> int:
 
 _SHARDS = {
     "digits": _Word("Write scikit-learn's 1,797 handwritten digits as 32 px shards.", _digits_arguments, _digits),
+    "photos": _Word(
+        "Write crops of scikit-learn's two sample photographs as shards without labels.", _photos_arguments, _photos
+    ),
     "folder": _Word("Write a folder of images, one sub-folder a class, as shards.", _folder_arguments, _folder),
     "check": _Word("Verify sizes, checksums, labels and every image of a folder of shards.", _check_arguments, _check),
 }

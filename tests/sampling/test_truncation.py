@@ -1,6 +1,7 @@
 """Truncation laws against their moments, quantiles and bounds."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from bigtrain.recipe.errors import RecipeError
 from bigtrain.sampling.truncation import TRUNCATION_LAWS, Truncation, TruncationText, sample_draws
 
 NUM = 400_000
-LAWS = ["none", "resample:0.5", "resample:2", "scale:0.5", "std:0.5", "clamp:0.5"]
+LAWS = ["none", "resample:0.5", "resample:2", "scale:0.5", "std:0.5", "clamp:0.5", "psi:0.7", "psi:0.5:8"]
 
 
 def draw(text: str, num: int = NUM, dims: int = 1) -> torch.Tensor:
@@ -41,6 +42,8 @@ CDFS: dict[str, Callable[[float], float]] = {
     "scale:0.5": lambda value: within_cdf(2.0)(value / 0.5),
     "std:0.5": lambda value: normal_cdf(value / 0.5),
     "clamp:0.5": normal_cdf,
+    "psi:0.7": normal_cdf,
+    "psi:0.5:8": normal_cdf,
 }
 VARIANCES = {
     "none": 1.0,
@@ -50,6 +53,8 @@ VARIANCES = {
     "std:0.5": 0.25,
     # E[z^2; |z| < t] + t^2 P(|z| > t)
     "clamp:0.5": (2 * normal_cdf(0.5) - 1) * within_variance(0.5) + 0.25 * 2 * normal_cdf(-0.5),
+    "psi:0.7": 1.0,
+    "psi:0.5:8": 1.0,
 }
 
 
@@ -133,9 +138,40 @@ def test_extreme_uniform_numbers_give_finite_latents():
         assert torch.isfinite(ends).all(), law
 
 
-@pytest.mark.parametrize("text", LAWS)
+@pytest.mark.parametrize("text", ["psi:0.7", "psi:0", "psi:-1", "psi:1.5:3"])
+def test_psi_leaves_the_latent_as_it_is(text: str):
+    assert torch.equal(draw(text, num=500, dims=3), draw("none", num=500, dims=3))
+
+
+@pytest.mark.parametrize(
+    ("text", "psi", "cutoff"),
+    [
+        ("psi:0.7", 0.7, None),
+        ("psi:0.7:8", 0.7, 8),
+        ("psi:0", 0.0, None),
+        ("psi:-1:2", -1.0, 2),
+        ("psi:2", 2.0, None),
+        ("psi:1e-1:1", 0.1, 1),
+        ("none", None, None),
+        ("resample:0.5", None, None),
+    ],
+)
+def test_psi_and_cutoff_are_told_to_whoever_maps_latents_to_styles(text: str, psi: float | None, cutoff: int | None):
+    truncation = Truncation.parse(text)
+    assert (truncation.psi, truncation.cutoff) == (psi, cutoff)
+
+
+@pytest.mark.parametrize("text", [*LAWS, "psi:0", "psi:-0.5:1", "std:0.30000000000000004", "clamp:1e-07", "psi:1:18"])
 def test_text_survives_a_round_trip(text: str):
-    assert str(Truncation.parse(text)) == text
+    truncation = Truncation.parse(text)
+    assert str(truncation) == text
+    assert Truncation.parse(str(truncation)) == truncation
+
+
+def test_random_thresholds_survive_a_round_trip():
+    for threshold in torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist():
+        for truncation in (Truncation("std", threshold), Truncation("psi", -threshold, 3)):
+            assert Truncation.parse(str(truncation)) == truncation
 
 
 @pytest.mark.parametrize(
@@ -151,6 +187,16 @@ def test_text_survives_a_round_trip(text: str):
         ("std:nan", "got nan"),
         ("none:0.5", "takes no threshold"),
         ("", "is not a known truncation"),
+        ("psi", "needs a psi from -2 to 2, got None; write for example 'psi:0.7'"),
+        ("psi:2.1", "got 2.1"),
+        ("psi:-3", "got -3.0"),
+        ("psi:nan", "got nan"),
+        ("psi:0.7:0", "at least 1 style layer, got 0; write 'psi:0.7' for all"),
+        ("psi:0.7:-2", "got -2"),
+        ("psi:0.7:all", "'all' is not a whole number of style layers"),
+        ("psi:0.7:1.5", "'1.5' is not a whole number"),
+        ("psi:0.7:8:2", "has 3 numbers"),
+        ("resample:0.5:8", "takes no number of style layers, got 8; write 'resample:0.5', or 'psi:0.7:8'"),
     ],
 )
 def test_bad_text_is_refused_with_the_reason(text: str, words: str):
@@ -168,8 +214,16 @@ def test_recipe_field_reads_and_writes_text():
     assert recipe.truncation == Truncation("resample", 0.5)
     assert recipe.model_dump(mode="json") == {"truncation": "resample:0.5"}
     assert Recipe().model_dump(mode="json") == {"truncation": "none"}
+    assert Recipe.model_validate({"truncation": "psi:0.7:8"}).truncation == Truncation("psi", 0.7, 8)
+    assert Recipe(truncation=Truncation("psi", 0.7, 8)).model_dump(mode="json") == {"truncation": "psi:0.7:8"}
     assert Recipe.model_json_schema()["properties"]["truncation"]["type"] == "string"
     with pytest.raises(ValidationError, match="did you mean 'resample'"):
         Recipe.model_validate({"truncation": "resampel:0.5"})
     with pytest.raises(ValidationError):
         Recipe.model_validate({"truncation": 0.5})
+
+
+def test_the_schema_takes_what_is_read_and_refuses_wrong_forms():
+    pattern = re.compile(Recipe.model_json_schema()["properties"]["truncation"]["pattern"])
+    assert all(pattern.search(text) for text in [*LAWS, "psi:-1.5", "psi:1e-3:12", "std:1e+0"])
+    assert not any(pattern.search(text) for text in ["resample", "resample:0.5:8", "psi:0.7:", "psi:0.7:1.5"])

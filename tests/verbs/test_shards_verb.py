@@ -61,6 +61,36 @@ def test_digits_say_what_they_wrote(tmp_path, capsys):
     assert "1797 images of 32x32x1 (png), 10 classes, 4 shards" in capsys.readouterr().out
 
 
+def test_photos_then_check(tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["shards", "photos", out, "--side", "8", "--count", "1.1k", "--format", "jpg", "--quality", "80"]) == 0
+    assert "1100 images of 8x8x3 (jpg), 0 classes, 2 shards" in capsys.readouterr().out
+    assert FolderIndex.read(tmp_path / "out").resize["quality"] == 80
+    assert main(["shards", "check", out, "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "no classes" in said
+    assert "no fault" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--side", "0"], "--side is 0, but must be at least 1"),
+        (["--side", "500"], "--side is 500, but the photographs have 427 pixels"),
+        (["--side", "8", "--count", "0"], "--count is 0, but must be at least 1"),
+        (["--side", "8", "--count", "some"], "--count is 'some': not a whole count"),
+        (["--side", "8", "--quality", "0"], "--quality is 0"),
+        ([], "--side"),
+    ],
+)
+def test_wrong_options_of_photos_are_one_sentence_and_status_2(tmp_path, capsys, words, message):
+    assert main(["shards", "photos", str(tmp_path / "out"), *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
