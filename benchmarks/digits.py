@@ -19,7 +19,7 @@ from benchmarks.timing import Row, compare, main
 from bigtrain.data.digits import write_digits
 from bigtrain.engine.launch import start
 from bigtrain.games.base import Turn
-from bigtrain.networks.layers.batchnorm import BatchStatistics
+from bigtrain.networks.layers.running import BatchStatistics
 from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.networks.layers.statistics import commit_running_statistics, set_batch_statistics
 from bigtrain.recipe.load import load_recipe

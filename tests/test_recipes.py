@@ -1,5 +1,7 @@
 """Every recipe that ships loads, resolves to itself, and names the schema for editors."""
 
+import re
+
 import pytest
 import torch
 
@@ -14,7 +16,10 @@ from bigtrain.training.schema import Recipe
 from tests.rank_pool import run_ranks
 
 EDITOR_LINE = "# yaml-language-server: $schema=schema.json"
-TOY = ("game.generator.width=2", "game.discriminator.width=2", "batch_images=8", "batchnorm_images=8")
+COUNTS = re.compile(r"^# Parameters: generator ([\d,]+), discriminator ([\d,]+)$", re.MULTILINE)
+TOY_SIDE = 32
+TOY_IMAGES = 8
+TOY_NETWORK = {"width": 2, "channel_base": 64, "channel_max": 8, "hidden": [8], "mapping_layers": 2}
 
 
 @pytest.fixture(params=shipped_recipes())
@@ -38,15 +43,39 @@ def test_it_names_the_schema_for_editors(name):
     assert text.splitlines()[0] == EDITOR_LINE
 
 
+def test_it_builds_at_full_size_and_its_header_counts_the_parameters(name):
+    recipe = load_recipe(f"bigtrain:{name}", [], Recipe)
+    facts = DataFacts(recipe.image.spec, (1,) * recipe.image.num_classes or None)
+    with torch.device("meta"):
+        networks = recipe.game.build(facts).networks
+    text = (shipped_folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    (said,) = COUNTS.findall(text)
+    found = [sum(p.numel() for p in networks[player].parameters()) for player in ("generator", "discriminator")]
+    assert [int(number.replace(",", "")) for number in said] == found
+
+
+def toy_overrides(recipe):
+    """Overrides that make a recipe a matter of seconds, without changing its kind."""
+    yield from ("engine=plain", "precision=fp32", "compile=none", f"batch_images={TOY_IMAGES}")
+    yield from (f"image.side={TOY_SIDE}", "max_micro_batch_images=null")
+    for key in ("batchnorm_images", "minibatch_std_images"):
+        if getattr(recipe, key) is not None:
+            yield f"{key}={TOY_IMAGES // 2}"
+    for player in ("generator", "discriminator"):
+        fields = type(getattr(recipe.game, player)).model_fields
+        yield from (f"game.{player}.{key}={value}" for key, value in TOY_NETWORK.items() if key in fields)
+
+
 def two_steps(ranks, name):
     """Play two steps of a shipped recipe on images of noise; return the names of the turns played."""
-    recipe = load_recipe(f"bigtrain:{name}", ["engine=plain", *TOY], Recipe)
-    game = build_game(recipe, DataFacts(recipe.image.spec, (1,) * recipe.image.num_classes or None))
+    recipe = load_recipe(f"bigtrain:{name}", [], Recipe)
+    recipe = load_recipe(f"bigtrain:{name}", list(toy_overrides(recipe)), Recipe)
+    game = build_game(recipe, DataFacts(recipe.image.spec, (1,) * recipe.image.num_classes or None, TOY_IMAGES))
     engine, progress = build_engine(recipe, game, start(recipe.engine, timeout_minutes=1)), Progress()
     for _ in range(2):
         for number, turn in enumerate(game.turns(progress)):
             real = None if turn.reads == "none" else noise(recipe.image.spec, recipe.batch_images)
-            assert engine.play(turn, number, (real,), progress).stepped
+            assert engine.play(turn, number, (real,), progress).read().stepped
             progress = progress.after_turn(turn.name)
         progress = progress.after_step(recipe.batch_images)
     return progress.turns

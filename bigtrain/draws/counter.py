@@ -11,7 +11,7 @@ Axes: N images.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,10 @@ class Draws:
     def num_images(self) -> int:
         """How many images these draws are for."""
         return len(self.index_N)
+
+    def every(self, step: int) -> "Draws":
+        """Return the draws of images number 0, step, 2 step ... of these."""
+        return replace(self, index_N=self.index_N[::step])
 
     def _bits(self, stream: str, num_components: int, offset: int = 0) -> Tensor:
         """Return int64 [N, num_components], uniform over 64 bits."""

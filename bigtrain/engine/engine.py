@@ -1,14 +1,15 @@
 """Plays turns: forward, backward and step of one player over a global batch, dealt to micro-batches and ranks.
 
 Whatever the world size and the accumulation, one turn is the same function of the global batch: draws are indexed by
-the image, BatchNorm's groups by `batchnorm_images`, gradients are the mean over all images, statistics the mean over
-all ranks.
+the image, statistics groups by `batchnorm_images` and `minibatch_std_images`, gradients are the mean over all images,
+statistics the mean over all ranks. A turn never waits for the device: whether its step is made is decided there, and
+its figures are read later.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws, seed_of
 from bigtrain.engine.launch import Launch
-from bigtrain.engine.optimizers import AdamSettings, set_learning_rate
+from bigtrain.engine.optimizers import AdamSettings, step_where
 from bigtrain.engine.players import Player
-from bigtrain.engine.precision import autocast, build_scaler
+from bigtrain.engine.precision import autocast, build_scaler, compiler
+from bigtrain.engine.readback import Readback
 from bigtrain.games.base import Game, Turn
-from bigtrain.networks.layers.batchnorm import BatchStatistics
+from bigtrain.networks.layers.minibatch_std import set_minibatch_std
+from bigtrain.networks.layers.running import BatchStatistics
 from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.networks.layers.statistics import (
     commit_running_statistics,
-    discard_pending_statistics,
     set_batch_statistics,
 )
 from bigtrain.recipe.layout import Layout
@@ -41,17 +43,33 @@ class EngineSettings:
     precision: str = "fp32"
     mirror: bool = False
     batchnorm_images: int | None = None
+    minibatch_std_images: int | None = None
+    compile: str = "none"
     dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a turn did: figures averaged over micro-batches and ranks, and whether the step was taken."""
+class Outcome:
+    """What a turn did: figures averaged over micro-batches and ranks, and whether the step was made."""
 
     figures: dict[str, float]
     stepped: bool
     is_rescaled: bool = False
     """The step was skipped because fp16 overflowed, and the loss scale could still be halved: no sign of divergence."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """A turn whose numbers may still be on the device."""
+
+    names: tuple[str, ...]
+    """Of the figures, in the order of the numbers; after them come `stepped` and `is_rescaled`."""
+    numbers: Readback
+
+    def read(self) -> Outcome:
+        """Wait until the turn is over, and return what it did."""
+        *figures, stepped, is_rescaled = self.numbers.read()
+        return Outcome(dict(zip(self.names, figures, strict=True)), bool(stepped), bool(is_rescaled))
 
 
 class Engine:
@@ -62,29 +80,35 @@ class Engine:
         self.layout, self.ranks, self.device = settings.layout, launch.ranks, launch.device
         for network in game.networks.values():
             network.to(self.device, settings.dtype)
-        game.state.to(self.device)
+        game.state.to(self.device, settings.dtype)
+        if settings.compile != "none":
+            game.compile(compiler(settings.compile))
         self.players = {name: Player(name, game) for name in game.players}
-        self.optimizers = {name: settings.optimizers[name].build(player) for name, player in self.players.items()}
+        self.optimizers = {
+            name: settings.optimizers[name].build(player, game.main_shares[name])
+            for name, player in self.players.items()
+        }
         self.scalers = {name: build_scaler(settings.precision, self.device) for name in self.players}
         self.wrapped: dict[str, nn.Module] = {
             name: launch.accelerator.prepare_model(player) for name, player in self.players.items()
         }
-        self._statistics = self._batch_statistics()
-
-    def _batch_statistics(self) -> dict[str, BatchStatistics]:
-        """Return the policy of BatchNorm for networks on turn and off turn."""
-        group_images, micro_images = self.settings.batchnorm_images, self.layout.micro_images
-        ranks, reduce = 1, None
-        if group_images is not None and group_images > micro_images:
-            ranks = group_images // micro_images
-            reduce = self.ranks.group(ranks).sum
-        return {
-            "on": BatchStatistics(group_images=group_images, ranks=ranks, reduce=reduce, update="later"),
-            "off": BatchStatistics(group_images=group_images, ranks=ranks, reduce=reduce, update="never"),
+        self._batchnorm = {
+            "on": self._statistics(settings.batchnorm_images, "later"),
+            "off": self._statistics(settings.batchnorm_images, "never"),
         }
+        for network in game.networks.values():
+            set_minibatch_std(network, self._statistics(settings.minibatch_std_images, "never"))
+
+    def _statistics(self, group_images: int | None, update: Literal["later", "never"]) -> BatchStatistics:
+        """Return the policy of layers whose statistics run over so many images; None: over a micro-batch."""
+        micro_images = self.layout.micro_images
+        if group_images is None or group_images <= micro_images:
+            return BatchStatistics(group_images, update=update)
+        ranks = group_images // micro_images
+        return BatchStatistics(group_images, ranks, self.ranks.group(ranks).sum, update)
 
     def play(self, turn: Turn, number: int, batches: Sequence[Batch | None], progress: Progress) -> Played:
-        """Play the `number`-th turn of a step on this rank's micro-batches and return its figures.
+        """Play the `number`-th turn of a step on this rank's micro-batches and return its figures, to be read later.
 
         A non-finite loss or gradient skips the step on all ranks: no parameter, moment or running statistic changes.
         """
@@ -95,13 +119,12 @@ class Engine:
             terms.append(self._play_micro_batch(turn, number, micro_index, is_last, batch, progress))
         norm = self._finish_gradients(turn.player)
         figures = self._average(terms, norm, turn.player)
-        stepped = all(math.isfinite(value) for value in figures.values())
-        scaler = self.scalers[turn.player]
-        is_rescaled = not stepped and scaler.is_enabled() and scaler.get_scale() > 1
-        self._step(turn, progress.images_seen, stepped)
-        if stepped:
-            self.game.after_turn(turn, figures)
-        return Played(figures, stepped, is_rescaled)
+        stepped = torch.stack(list(figures.values())).isfinite().all()
+        is_rescaled = ~stepped & self._can_rescale(turn.player)
+        self._step(turn.player, progress.images_seen, stepped)
+        self._observe(turn, figures, stepped)
+        numbers = [*figures.values(), stepped, is_rescaled]
+        return Played(tuple(figures), Readback(torch.stack([number.double() for number in numbers])))
 
     def _prepare(self, turn: Turn) -> None:
         player = self.players[turn.player]
@@ -109,14 +132,15 @@ class Engine:
         for network in player.own.values():
             network.train()
             advance_power_iterations(network)
-            set_batch_statistics(network, self._statistics["on"])
+            set_batch_statistics(network, self._batchnorm["on"])
         for network in player.others.values():
             network.train()
-            set_batch_statistics(network, self._statistics["off"])
+            set_batch_statistics(network, self._batchnorm["off"])
 
     def draws(self, number: int, micro_index: int, progress: Progress) -> Draws:
         """Return the draws of one micro-batch of the `number`-th turn."""
-        index_N = torch.tensor(list(self.layout.positions(micro_index)), device=self.device)
+        positions = self.layout.positions(micro_index)
+        index_N = torch.arange(positions.start, positions.stop, device=self.device)
         return Draws(self.settings.seed, progress.salt, progress.steps, number, index_N, self.settings.dtype)
 
     def _on_device(self, batch: Batch, draws: Draws) -> Batch:
@@ -133,7 +157,9 @@ class Engine:
         facts = (self.settings.seed, progress.salt, progress.steps, number, micro_index, self.ranks.rank)
         torch.manual_seed(seed_of(*facts))
         with self._reduction(turn.player, is_last):
-            with autocast(self.settings.precision, self.device):
+            # A gradient through a bf16 forward is percents off, and its gradient more.
+            precision = "fp32" if turn.differentiates_twice else self.settings.precision
+            with autocast(precision, self.device):
                 loss = self.wrapped[turn.player](turn, real, draws, progress)
             self.scalers[turn.player].scale(loss.value / self.layout.accumulation).backward()
         return loss.stats
@@ -151,25 +177,34 @@ class Engine:
                 parameter.grad = torch.zeros_like(parameter)
         return torch.nn.utils.get_total_norm([p.grad for p in player.parameters() if p.grad is not None])
 
-    def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, player: str) -> dict[str, float]:
-        """Return means over micro-batches and ranks, with one reduction and one device sync."""
+    def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, player: str) -> dict[str, Tensor]:
+        """Return means over micro-batches and ranks, float64 scalars, with one reduction."""
         names = sorted(terms[0])
         rows = torch.stack([torch.stack([term[name].double() for name in names]) for term in terms])
-        vector = torch.cat([rows.mean(0), norm.detach().double()[None]])
-        means = self.ranks.mean_tensor(vector).tolist()
-        return dict(zip([*names, f"gradient_norm_{player}"], means, strict=True))
+        means = self.ranks.mean_tensor(torch.cat([rows.mean(0), norm.detach().double()[None]]))
+        return dict(zip([*names, f"gradient_norm_{player}"], means.unbind(), strict=True))
 
-    def _step(self, turn: Turn, images_seen: int, stepped: bool) -> None:
-        name = turn.player
+    def _can_rescale(self, player: str) -> Tensor:
+        """Return a bool scalar: whether the player's loss scale is there and may still be halved."""
+        scaler = self.scalers[player]
+        one = torch.ones((), device=self.device)
+        return scaler.scale(one) > 1 if scaler.is_enabled() else one < 0
+
+    def _step(self, name: str, images_seen: int, stepped: Tensor) -> None:
         optimizer, scaler = self.optimizers[name], self.scalers[name]
-        if stepped:
-            set_learning_rate(optimizer, self.settings.optimizers[name].learning_rate.at(images_seen))
-            optimizer.step()  # not scaler.step: whether values are finite is agreed across ranks already
+        rate = self.settings.optimizers[name].learning_rate_at(images_seen, self.game.main_shares[name])
+        step_where(optimizer, rate, stepped)  # not scaler.step: whether values are finite is agreed across ranks
         if scaler.is_enabled():
             scaler.update()  # backs off where unscaling met a non-finite gradient, which every rank has met alike
         optimizer.zero_grad(set_to_none=True)
         for network in self.players[name].own.values():
-            if stepped:
-                commit_running_statistics(network, self.ranks.mean_tensor)
-            else:
-                discard_pending_statistics(network)
+            commit_running_statistics(network, self.ranks.mean_tensor, wanted=stepped)
+
+    def _observe(self, turn: Turn, figures: dict[str, Tensor], stepped: Tensor) -> None:
+        """Let the game see its statistics, and put its state back where the turn was skipped."""
+        state = self.game.state.state_dict().values()
+        before = [tensor.clone() for tensor in state]
+        with torch.no_grad():
+            self.game.after_turn(turn, figures)
+            for tensor, old in zip(state, before, strict=True):
+                tensor.copy_(torch.where(stepped, tensor, old))

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from bigtrain.recipe.registry import Registry
 from bigtrain.recipe.schedule import Constant, Schedule
@@ -26,15 +26,37 @@ class AdamSettings(Settings):
     eps: float = Field(1e-6, gt=0)
     """Added to the root of the second moment."""
 
-    def build(self, player: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer over the player's parameters."""
-        return torch.optim.Adam(player.parameters(), lr=self.learning_rate.at(0), betas=self.betas, eps=self.eps)
+    def build(self, player: nn.Module, main_share: float = 1.0) -> torch.optim.Optimizer:
+        """Return the optimizer over the player's parameters.
+
+        Args:
+            player: owns them.
+            main_share: part c of the player's turns that has the main loss. With lazy penalties, k main turns are k / c
+                steps: the learning rate is multiplied by c and the decays raised to the power c, so that k main turns
+                move as far as without (Karras et al. 2020, arXiv:1912.04958, appendix B).
+        """
+        beta1, beta2 = (beta**main_share for beta in self.betas)
+        # Fused: it can be told on the device to skip a step, and is one pass over memory.
+        return torch.optim.Adam(
+            player.parameters(), lr=self.learning_rate_at(0, main_share), betas=(beta1, beta2), eps=self.eps, fused=True
+        )
+
+    def learning_rate_at(self, images_seen: int, main_share: float = 1.0) -> float:
+        """Return the step size of one of the player's turns."""
+        return self.learning_rate.at(images_seen) * main_share
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Use `learning_rate` in every parameter group from the next step on."""
+def step_where(optimizer: torch.optim.Optimizer, learning_rate: float, wanted: Tensor) -> None:
+    """Make one step with `learning_rate`, or none at all where the bool scalar `wanted` is False.
+
+    The device decides; the host does not wait for it. Step counters do not count a step that was not made.
+    """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+    # What torch's GradScaler hands to fused optimizers.
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = (~wanted).float()  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def named_state(player: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -46,7 +68,7 @@ def named_state(player: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
     }
 
 
-STEP_COUNTER = "step"  # torch keeps it on the CPU, in float32, whatever the parameter
+STEP_COUNTER = "step"  # a float32 scalar on the parameter's device, whatever the parameter's dtype
 
 
 def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
@@ -62,7 +84,8 @@ def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensor
         parameter = parameters[owner]
         if key != STEP_COUNTER and value.shape != parameter.shape:
             raise RuntimeError(f"{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
-        moved = value.clone() if key == STEP_COUNTER else value.clone().to(parameter.device, parameter.dtype)
+        dtype = value.dtype if key == STEP_COUNTER else parameter.dtype
+        moved = value.clone().to(parameter.device, dtype)
         optimizer.state[parameter][key] = moved
     missing = [name for name, parameter in parameters.items() if not optimizer.state.get(parameter)]
     if tensors and missing:

@@ -1,9 +1,12 @@
 """Number formats of a turn: float32 parameters always, autocast around the forward pass, one loss scaler a player in
-fp16."""
+fp16; and compilation of what is computed in them."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+from bigtrain.games.base import LossFunction
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # fp32 enters no autocast
 
@@ -25,3 +28,12 @@ def set_backend_precision(tf32: bool, deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+def compiler(mode: str) -> Callable[[LossFunction], LossFunction]:
+    """Return what compiles a loss function in one of torch.compile's modes; shapes are fixed, as those of a run are."""
+
+    def compiled(loss: LossFunction) -> LossFunction:
+        return torch.compile(loss, mode=mode, dynamic=False)
+
+    return compiled

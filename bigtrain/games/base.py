@@ -1,6 +1,6 @@
 """What a game is: networks, players, turns and losses. Pure maths: no ranks, no files, no clocks, no logging."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -21,12 +21,14 @@ class Turn:
     """One optimizer step of one player.
 
     `loss` names which of the game's losses it minimises; `reads` says whether it takes the next real batch, reuses this
-    step's last one, or needs none.
+    step's last one, or needs none. A turn that `differentiates_twice` (its loss holds a gradient) is played in float32
+    whatever the precision of the run, and is not compiled.
     """
 
     player: str
     loss: str = "main"
     reads: Literal["next", "same", "none"] = "none"
+    differentiates_twice: bool = False
 
     @property
     def name(self) -> str:
@@ -44,11 +46,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a game may know of the data: the image shape, and how many training images each class has (None: no
-    labels)."""
+    """What a game may know of the data and of its use: the image shape, how many training images each class has (None:
+    no labels), and how many images a turn has over all ranks."""
 
     image: ImageSpec
     label_counts: tuple[int, ...] | None = None
+    batch_images: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class SampleSettings:
     label_N: Tensor | None = None
 
 
+LossFunction = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+"""What may be compiled: tensors and networks in, a scalar and named scalars out, everything random drawn before."""
+
+
 class Game(Protocol):
     """The seam between the trainer and a method; the number of networks never reaches the trainer."""
 
@@ -67,6 +74,8 @@ class Game(Protocol):
     players: dict[str, tuple[str, ...]]
     averaged: tuple[str, ...]
     state: nn.Module
+    main_shares: Mapping[str, float]
+    """Player -> which part of its turns has the loss `main`; below 1 with lazy penalties, whose turns come on top."""
 
     def turns(self, progress: Progress) -> tuple[Turn, ...]:
         """Return the turns of this step, in order."""
@@ -78,8 +87,16 @@ class Game(Protocol):
         """Return the loss of a turn over one micro-batch."""
         ...
 
-    def after_turn(self, turn: Turn, stats: Mapping[str, float]) -> None:
-        """Update `state` from statistics averaged over micro-batches and ranks; the only place where it changes."""
+    def after_turn(self, turn: Turn, stats: Mapping[str, Tensor]) -> None:
+        """Update `state` from statistics averaged over micro-batches and ranks; the only place where it changes.
+
+        Statistics are scalars on the device, and nothing may be asked of the host. What a skipped turn changed here is
+        put back by the engine.
+        """
+        ...
+
+    def compile(self, compiler: Callable[[LossFunction], LossFunction]) -> None:
+        """Replace the loss functions of turns that do not differentiate twice by what `compiler` makes of them."""
         ...
 
     def judge(self, networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ def open_shards(recipe: Recipe) -> ShardSet:
     """
     shards = recipe.data.build(recipe.seed)
     said, found = recipe.image.spec, shards.spec
-    for key in ("side", "channels", "num_classes"):
+    for key in ("side", "width", "channels", "num_classes"):
         if getattr(said, key) != getattr(found, key):
             raise DataError(
                 f"image.{key}: {getattr(said, key)} in the recipe, but the shards in {recipe.data.shards} hold "
@@ -59,7 +59,7 @@ def build_game(recipe: Recipe, facts: DataFacts) -> Game:
 def facts_of(recipe: Recipe, shards: ShardSet) -> DataFacts:
     """Return what the game may know of the data."""
     counts = tuple(int(count) for count in shards.label_counts) if recipe.image.num_classes else None
-    return DataFacts(recipe.image.spec, counts)
+    return DataFacts(recipe.image.spec, counts, recipe.batch_images)
 
 
 def build_engine(recipe: Recipe, game: Game, launch: Launch) -> Engine:
@@ -69,9 +69,7 @@ def build_engine(recipe: Recipe, game: Game, launch: Launch) -> Engine:
         RecipeError: the batch does not fit the number of processes.
     """
     ranks = launch.ranks
-    layout = choose_layout(
-        recipe.batch_images, recipe.max_micro_batch_images, recipe.batchnorm_images, ranks.rank, ranks.world
-    )
+    layout = choose_layout(recipe.dealing, ranks.rank, ranks.world)
     settings = EngineSettings(
         seed=recipe.seed,
         layout=layout,
@@ -79,6 +77,8 @@ def build_engine(recipe: Recipe, game: Game, launch: Launch) -> Engine:
         precision=recipe.precision,
         mirror=recipe.data.mirror,
         batchnorm_images=recipe.batchnorm_images,
+        minibatch_std_images=recipe.minibatch_std_images,
+        compile=recipe.compile,
     )
     return Engine(game, settings, launch)
 

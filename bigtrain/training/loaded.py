@@ -155,7 +155,8 @@ class LoadedModel:
 
         Args:
             ends: numbers of two images; equal numbers keep the latent and change the class alone.
-            labels: their classes; the way between two classes runs through the generator's shared embedding.
+            labels: their classes; the way between two classes runs through the generator's shared embedding. Generators
+                with styles go from one image's styles to the other's by the straight line.
             steps: images on the way, at least 2.
             truncation: as in `sample`.
             seed: as in `sample`.
@@ -175,10 +176,17 @@ class LoadedModel:
         device = self._sampler.device
         draws = sample_draws(seed_of(seed, "sample"), torch.tensor(ends, device=device))
         latent_NZ = law.apply(draws, int(generator.latent_dim))
+        class_N = None if labels is None else torch.tensor(self.labels(labels), device=device)
+        if hasattr(generator, "mapping"):
+            return to_pixels(_style_way(generator, latent_NZ, class_N, law, steps)).cpu()
         path_SZ = latent_path(latent_NZ[:1], latent_NZ[1:], steps)[0]
-        if labels is None:
+        if class_N is None:
             return to_pixels(generator(path_SZ, None)).cpu()
-        class_N = torch.tensor(self.labels(labels), device=device)
+        if not hasattr(generator, "embed"):
+            raise UsageError(
+                f"{self.path}: this generator cannot mix classes; only unconditional ones and those with a "
+                "class embedding or styles can be interpolated"
+            )
         embedding_SE = class_path(generator.embed, class_N[:1], class_N[1:], steps)[0]
         return to_pixels(generator.synthesise(path_SZ, embedding_SE)).cpu()
 
@@ -188,6 +196,16 @@ class LoadedModel:
         if not self.image.num_classes:
             raise UsageError(f"{self.path} was trained without labels; leave them out")
         return cycle_labels(self.labels(labels), index_N)
+
+
+def _style_way(generator: Any, latent_NZ: Tensor, label_N: Tensor | None, law: Truncation, steps: int) -> Tensor:
+    """Return images on the straight line between the styles of two latents, truncated as `law` says."""
+    w_NLW = generator.mapping(latent_NZ, label_N)
+    if law.psi is not None:
+        w_NLW = generator.truncate(w_NLW, law.psi, law.cutoff)
+    path_SD = latent_path(w_NLW[:1].flatten(1), w_NLW[1:].flatten(1), steps, "lerp")[0]
+    images: Tensor = generator.synthesis(path_SD.unflatten(1, w_NLW.shape[1:]), noise="const")
+    return images
 
 
 def load(path: str | Path, average: str | None = None) -> LoadedModel:

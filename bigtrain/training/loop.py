@@ -19,6 +19,7 @@ def train(run: Run) -> bool:
                 hook.run(run)
         if run.preemption.requested():
             break
+    run.settle()
     run.log.event("end" if run.is_done else "preempted", run.progress)  # before the save, whose log length covers it
     save(run)
     if run.failed_saves:

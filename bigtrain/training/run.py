@@ -1,5 +1,6 @@
 """One training run in one process: its parts by name, and the few things they do together."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
 from bigtrain.engine.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
-from bigtrain.engine.engine import Engine
+from bigtrain.engine.engine import Engine, Outcome, Played
 from bigtrain.engine.launch import Launch
 from bigtrain.engine.preemption import Preemption
 from bigtrain.engine.stats import PeriodMeans
@@ -36,6 +37,17 @@ class Hook(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class UnreadTurn:
+    """A turn that was played and whose figures have not been read yet."""
+
+    turn: Turn
+    played: Played
+    batches: tuple[Batch | None, ...]
+    progress: Progress
+    """Where the run stood when it was played."""
+
+
 @dataclass
 class Run:
     """The parts of a run; what changes while it trains stands below `trackers`."""
@@ -56,6 +68,7 @@ class Run:
     means: PeriodMeans = field(default_factory=PeriodMeans)
     progress: Progress = field(default_factory=Progress)
     batches: tuple[Batch | None, ...] = ()
+    unread: deque[UnreadTurn] = field(default_factory=deque)
     skipped_in_a_row: dict[str, int] = field(default_factory=dict)
     saved_images: int | None = None
     failed_saves: int = 0
@@ -83,40 +96,54 @@ class Run:
         return self.batches if turn.reads != "none" else (None,) * self.engine.layout.accumulation
 
     def play(self, number: int, turn: Turn) -> None:
-        """Play one turn of a step, keep its figures for the next status line, and count a turn that had to be skipped.
+        """Play one turn of a step; what it did is read after the next step, or when `settle` is called."""
+        batches = self.read(turn)
+        played = self.engine.play(turn, number, batches, self.progress)
+        self.unread.append(UnreadTurn(turn, played, batches, self.progress))
+
+    def end_step(self) -> None:
+        """Move the averages and the clock after all turns of a step, and read what the turns of the step before did."""
+        self.averages.update(self.recipe.batch_images, self.progress.images_seen)
+        self._read_turns(before_step=self.progress.steps)
+        self.progress = self.progress.after_step(self.recipe.batch_images)
+
+    def settle(self) -> None:
+        """Read what all turns so far did: their figures, and the counters of turns made and skipped.
 
         Raises:
             DivergenceError: several turns in a row had a non-finite loss or gradient.
         """
-        batches = self.read(turn)
-        played = self.engine.play(turn, number, batches, self.progress)
-        self.means.add(played.figures)
-        if played.stepped:
-            self.progress, self.skipped_in_a_row[turn.name] = self.progress.after_turn(turn.name), 0
+        self._read_turns(before_step=self.progress.steps + 1)
+
+    def _read_turns(self, before_step: int) -> None:
+        while self.unread and self.unread[0].progress.steps < before_step:
+            unread = self.unread.popleft()
+            self._count(unread, unread.played.read())
+
+    def _count(self, unread: UnreadTurn, outcome: Outcome) -> None:
+        """Keep a turn's figures for the next status line, and count it as made or skipped."""
+        name = unread.turn.name
+        self.means.add(outcome.figures)
+        if outcome.stepped:
+            self.progress, self.skipped_in_a_row[name] = self.progress.after_turn(name), 0
             return
-        self.progress = self.progress.after_turn(f"{turn.name}/skipped")
-        self._report_skip(turn, batches)
-        if played.is_rescaled:
+        self.progress = self.progress.after_turn(f"{name}/skipped")
+        self._report_skip(unread)
+        if outcome.is_rescaled:
             return
-        skipped = self.skipped_in_a_row.get(turn.name, 0) + 1
-        self.skipped_in_a_row[turn.name] = skipped
+        skipped = self.skipped_in_a_row.get(name, 0) + 1
+        self.skipped_in_a_row[name] = skipped
         if skipped >= MAX_SKIPPED_IN_A_ROW:
             raise DivergenceError(
-                f"{turn.name} at step {self.progress.steps} had a non-finite loss or gradient for the {skipped}th "
-                f"time in "
-                f"a row ({played.figures}); lower the learning rate, or use precision: fp32, and start again"
+                f"{name} at step {unread.progress.steps} had a non-finite loss or gradient for the {skipped}th time in "
+                f"a row ({outcome.figures}); lower the learning rate, or use precision: fp32, and start again"
             )
 
-    def _report_skip(self, turn: Turn, batches: tuple[Batch | None, ...]) -> None:
-        own = [batch.sample_N.tolist() for batch in batches if batch is not None]
+    def _report_skip(self, unread: UnreadTurn) -> None:
+        own = [batch.sample_N.tolist() for batch in unread.batches if batch is not None]
         samples = self.launch.ranks.gather_objects(own)  # a skip is agreed, so every rank comes here
         reason = "non-finite loss or gradient: turn skipped"
-        self.log.event("alarm", self.progress, reason=reason, turn=turn.name, samples_by_rank=samples)
-
-    def end_step(self) -> None:
-        """Move the averages and the clock after all turns of a step."""
-        self.averages.update(self.recipe.batch_images, self.progress.images_seen)
-        self.progress = self.progress.after_step(self.recipe.batch_images)
+        self.log.event("alarm", unread.progress, reason=reason, turn=unread.turn.name, samples_by_rank=samples)
 
     def write_aside(self, what: str, action: Callable[[], object]) -> None:
         """Do an action of the main process that writes a file which training can do without; collective.

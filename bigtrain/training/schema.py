@@ -1,5 +1,6 @@
 """The recipe: the union of all settings, and the rules that relate them."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -8,26 +9,31 @@ import torch
 from pydantic import Field
 
 import bigtrain.games.noise_to_image  # noqa: F401  (registers the game)
-import bigtrain.networks.biggan  # noqa: F401  (registers the networks)
+import bigtrain.networks  # noqa: F401  (registers the networks)
 from bigtrain.data.settings import DataSettings
 from bigtrain.engine.ema import AverageSettings
 from bigtrain.engine.optimizers import OPTIMIZERS
 from bigtrain.games.base import GAMES, DataFacts
 from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.networks.layers.minibatch_std import has_minibatch_std
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
+from bigtrain.training.layout import Dealing
 
 SCHEMA_VERSION = 1
+STYLEGAN2_GROUP = 4  # images that StyleGAN2's minibatch standard deviation compares
 
 
 class ImageSettings(Settings):
     """What the images are; shards that hold others are refused."""
 
     side: int = Field(ge=4)
-    """Height and width in pixels."""
+    """Height in pixels."""
+    width: int | None = Field(default=None, ge=4)
+    """Width in pixels; None: square."""
     channels: Literal[1, 3, 4]
     """Gray, RGB or RGBA."""
     num_classes: Count = 0
@@ -36,7 +42,7 @@ class ImageSettings(Settings):
     @property
     def spec(self) -> ImageSpec:
         """The same, as data and networks know it."""
-        return ImageSpec(self.side, self.channels, self.num_classes)
+        return ImageSpec(self.side, self.channels, self.num_classes, self.width)
 
 
 class CheckpointSettings(Settings):
@@ -104,14 +110,16 @@ class Recipe(Settings):
     ones at once); None: no ceiling."""
     batchnorm_images: PositiveCount | None = None
     """Images that BatchNorm's statistics run over, exactly; required for networks that have BatchNorm."""
+    minibatch_std_images: PositiveCount | None = None
+    """Images that a minibatch standard deviation compares, exactly; required for networks that have one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of forward passes; parameters stay float32."""
     tf32: bool = False
     """Let float32 matrix products use TensorFloat-32 on GPUs that have it."""
     deterministic: bool = False
     """Ask torch for deterministic kernels (the CPU's are)."""
-    compile: Literal["none"] = "none"
-    """Compilation of the loss function; not offered yet."""
+    compile: Literal["none", "default", "max-autotune"] = "none"
+    """Mode of torch.compile for the loss functions of turns without a gradient penalty; needs a C++ compiler."""
     engine: Literal["plain", "ddp"] = "plain"
     """One process, or one process a device under DistributedDataParallel."""
     timeout_minutes: float = Field(default=30, gt=0)
@@ -141,6 +149,13 @@ class Recipe(Settings):
         return Path(self.run_dir or f"runs/{self.name}")
 
     @property
+    def dealing(self) -> Dealing:
+        """What the batch has to be dealt by."""
+        keys = ("batchnorm_images", "minibatch_std_images")
+        groups = tuple((key, getattr(self, key)) for key in keys if getattr(self, key) is not None)
+        return Dealing(self.batch_images, self.max_micro_batch_images, groups, self.game.micro_batch_multiple)
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps of the game until `total_images` are seen."""
         return -(-self.total_images // self.batch_images)
@@ -167,19 +182,25 @@ class Recipe(Settings):
         except RecipeError as error:
             yield from error.problems
             return
-        if self.batchnorm_images is None and any(has_batchnorm(network) for network in game.networks.values()):
-            yield (
-                f"batchnorm_images: is missing, but a network of {self.game.kind} has BatchNorm, whose statistics must "
-                "run over a stated number of images on any hardware; add for example batchnorm_images: "
-                f"{self.batch_images}"
-            )
+        for key, what, is_there in (
+            ("batchnorm_images", "BatchNorm, whose statistics", has_batchnorm),
+            ("minibatch_std_images", "a minibatch standard deviation, which", has_minibatch_std),
+        ):
+            if getattr(self, key) is None and any(is_there(network) for network in game.networks.values()):
+                yield (
+                    f"{key}: is missing, but a network of {self.game.kind} has {what} must run over a stated number of "
+                    f"images on any hardware; add for example {key}: {self._example(key)}"
+                )
+
+    def _example(self, key: str) -> int:
+        return self.batch_images if key == "batchnorm_images" else math.gcd(self.batch_images, STYLEGAN2_GROUP)
 
     def _batch_problems(self) -> Iterator[str]:
-        batch, group = self.batch_images, self.batchnorm_images
-        if group is not None and batch % group:
-            near = max(group, round(batch / group) * group)
-            yield (
-                f"batch_images: {batch} is not a multiple of batchnorm_images ({group}), so the last statistics "
-                f"would run "
-                f"over fewer images; the nearest multiple is {near}"
-            )
+        dealing = self.dealing
+        for key, group in (*dealing.groups, ("game's micro_batch_multiple", dealing.multiple)):
+            if dealing.batch_images % group:
+                near = max(group, round(dealing.batch_images / group) * group)
+                yield (
+                    f"batch_images: {dealing.batch_images} is not a multiple of {key} ({group}), so the last group "
+                    f"would hold fewer images; the nearest multiple is {near}"
+                )

@@ -8,6 +8,7 @@ generator state to keep.
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,8 +26,8 @@ if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accele
 
 MAX_FAILED_SAVES = 3  # in a row, before the run stops
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
-    "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "timeout_minutes", "evaluate", "checkpoint",
-    "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
+    "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
+    "checkpoint", "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
 )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def facts_record(run: "Run") -> dict[str, Any]:
     """Return what the weights belong to: image shape, classes, the data's content, versions."""
     image = run.facts.image
     return {
-        "image": {"side": image.side, "channels": image.channels, "num_classes": image.num_classes},
+        "image": asdict(image),
         "label_counts": run.facts.label_counts,
         "class_names": list(run.shards.class_names),
         "data_hash": run.shards.content_hash,
@@ -85,6 +86,7 @@ def save(run: "Run") -> None:
     """
     if run.saved_images == run.progress.images_seen:
         return
+    run.settle()
     try:
         path = run.checkpoints.save(run.progress.images_seen, tensors_of(run), record_of(run))
     except SaveFailedError as error:

@@ -59,23 +59,25 @@ def trained(
     launch = start("plain" if ranks.world == 1 else "ddp", timeout_minutes=1)
     layout = Layout(ranks.rank, ranks.world, micro_images, BATCH_IMAGES)
     options = dict(options or {})
-    game = toy_game(options.pop("objective", "hinge"), options.pop("discriminator_turns", 1))
+    build = options.pop("build", None)
+    game = build() if build else toy_game(options.pop("objective", "hinge"), options.pop("discriminator_turns", 1))
     optimizers = {name: AdamSettings(learning_rate={"constant": 2e-4}) for name in game.players}
     settings = EngineSettings(0, layout, optimizers, batchnorm_images=BATCHNORM_IMAGES, dtype=dtype, **options)
     engine, progress = Engine(game, settings, launch), Progress()
     averages = WeightAverages((AverageSettings(halflife_images=40),), game)
+    none: tuple[Batch | None, ...] = (None,) * layout.accumulation
     for _ in range(steps):
         for number, turn in enumerate(game.turns(progress)):
-            batches: tuple[Batch | None, ...] = (None,) * layout.accumulation
             if turn.reads == "next":
                 batches = tuple(images_at(progress.position, layout, micro) for micro in range(layout.accumulation))
                 progress = progress.after_read(BATCH_IMAGES)
-            played = engine.play(turn, number, batches, progress)
-            assert played.stepped
+            played = engine.play(turn, number, none if turn.reads == "none" else batches, progress)
+            assert played.read().stepped
         averages.update(BATCH_IMAGES, progress.images_seen)
         progress = progress.after_step(BATCH_IMAGES)
     tensors = {f"{name}.{key}": t for name, net in game.networks.items() for key, t in net.state_dict().items()}
     tensors |= {f"average.{key}": tensor for key, tensor in averages.state().items()}
+    tensors |= {f"game.{key}": tensor for key, tensor in game.state.state_dict().items()}
     for name, player in engine.players.items():
         tensors |= {f"{name}/{key}": t for key, t in named_state(player, engine.optimizers[name]).items()}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

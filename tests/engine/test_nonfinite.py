@@ -54,10 +54,10 @@ def poisoned_turn(ranks: Ranks, where: str, player: str, precision: str) -> tupl
     before = snapshot(engine)
     if ranks.rank == ranks.world - 1:
         poison(engine, where)
-    played = engine.play(Turn(player), 0, batches, Progress(steps=1))
+    outcome = engine.play(Turn(player), 0, batches, Progress(steps=1)).read()
     after = snapshot(engine)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
-    return played.stepped, changed, {name: scaler.state_dict() for name, scaler in engine.scalers.items()}
+    return outcome.stepped, changed, {name: scaler.state_dict() for name, scaler in engine.scalers.items()}
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigtrain.engine.optimizers import AdamSettings, load_named_state, named_state
+from bigtrain.engine.optimizers import AdamSettings, load_named_state, named_state, step_where
 
 
 class Player(nn.Module):
@@ -36,13 +36,36 @@ def test_saved_state_comes_back_bit_for_bit() -> None:
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
-def test_moments_live_with_their_parameter_and_step_counters_on_the_cpu() -> None:
+def test_moments_and_step_counters_live_with_their_parameter() -> None:
     state = named_state(*stepped())
     player = Player().to("meta")  # stands for any other device
-    optimizer = AdamSettings().build(player)
+    optimizer = torch.optim.Adam(player.parameters())  # not AdamSettings: nothing is fused on the meta device
     load_named_state(player, optimizer, state)
     for name, value in named_state(player, optimizer).items():
-        assert value.device.type == ("cpu" if name.endswith("/step") else "meta"), name
+        assert value.device.type == "meta", name
+        assert value.dtype == torch.float32, name
+
+
+def test_a_share_of_main_turns_scales_the_rate_and_the_decays() -> None:
+    # StyleGAN2's discriminator: R1 every 16 steps, so c = 16 / 17.
+    optimizer = AdamSettings(learning_rate=2e-3, betas=(0.0, 0.99), eps=1e-8).build(Player(), main_share=16 / 17)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == pytest.approx(0.0018823529, rel=1e-7)
+    assert group["betas"] == pytest.approx((0.0, 0.9905855), rel=1e-6)
+
+
+def test_an_unwanted_step_changes_nothing_and_is_not_counted() -> None:
+    player, optimizer = stepped()
+    before = {**named_state(player, optimizer), **dict(player.named_parameters())}
+    before = {name: tensor.detach().clone() for name, tensor in before.items()}
+    player.weight.grad = torch.full((2, 3), float("nan"))
+    step_where(optimizer, 1.0, torch.tensor(False))
+    after = {**named_state(player, optimizer), **dict(player.named_parameters())}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    player.weight.grad = torch.ones(2, 3)
+    step_where(optimizer, 0.5, torch.tensor(True))
+    assert named_state(player, optimizer)["weight/step"] == 2
+    assert not torch.equal(before["weight"], player.weight)
 
 
 def test_state_that_does_not_fit_is_refused() -> None:

@@ -1,11 +1,10 @@
 """Skipped turns: counted by kind, logged with their samples, and the end of a run when one kind goes on failing."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bigtrain.engine.engine import Engine, Played
+from bigtrain.engine.engine import Outcome, Played
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DivergenceError
 from bigtrain.training.log import read_log
@@ -15,13 +14,14 @@ from tests.training.toy_runs import play, toy_overrides
 
 def skip_discriminator(ranks: Ranks, overrides: list[str], is_rescaled: bool) -> str:
     """Train while every discriminator's turn is skipped; return how it ends."""
-    inner = Engine.play
+    inner = Played.read
 
-    def skipped(engine: Engine, turn: Any, *rest: Any) -> Played:
-        played = inner(engine, turn, *rest)
-        return Played(played.figures, False, is_rescaled) if turn.player == "discriminator" else played
+    def skipped(played: Played) -> Outcome:
+        outcome = inner(played)
+        is_hit = "loss_discriminator" in outcome.figures
+        return Outcome(outcome.figures, False, is_rescaled) if is_hit else outcome
 
-    Engine.play = skipped  # type: ignore[method-assign]
+    Played.read = skipped  # type: ignore[method-assign]
     try:
         return f"{play(ranks, overrides).turns}"
     except DivergenceError as error:

@@ -70,6 +70,7 @@ class Status:
 
     def run(self, run: Run) -> None:
         """Write the line."""
+        run.settle()
         means = run.means.take()
         if self._heldout:
             means["sign_heldout"] = self._sign_heldout(run)
@@ -108,11 +109,17 @@ class Status:
 
 
 def _heldout_batches(run: Run) -> list[Batch]:
-    """Return the first held-out images in micro-batches, which fit memory; none without `data.holdout`."""
+    """Return the first held-out images in micro-batches, which fit memory; none without `data.holdout`.
+
+    Micro-batches are whole, since networks may compare the images of one; fewer images than that make one batch of
+    whole statistics groups.
+    """
     held = run.shards.holdout()
     numbers = held.numbers()[:HELDOUT_IMAGES].tolist() if held.num_samples else []
     size = run.engine.layout.micro_images
-    return [held.load(numbers[first : first + size]) for first in range(0, len(numbers), size)]
+    group = run.recipe.minibatch_std_images or 1
+    whole = len(numbers) // size * size or len(numbers) // group * group or len(numbers)
+    return [held.load(numbers[first : first + size]) for first in range(0, whole, size)]
 
 
 def _memory_gib(device: torch.device) -> float:
