@@ -1,11 +1,12 @@
 """The textbook forms that the package's layers are measured against and must equal.
 
-Resampling and convolution one after the other, and spectral normalisation with a power iteration in every train-mode
-forward.
+Resampling and convolution one after the other, spectral normalisation with a power iteration in every train-mode
+forward, and a moving average that walks the tensors one by one. StyleGAN2's are in `reference_stylegan2.py`.
 """
 
 import copy
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,3 +58,12 @@ def iterate_per_forward(network: nn.Module) -> nn.Module:
         elif isinstance(module, TextbookConv2d):
             module.register_forward_pre_hook(advance_inside)
     return network
+
+
+@torch.no_grad()
+def average_per_tensor(averaged: nn.Module, followed: nn.Module, decay: float) -> None:
+    """Move `averaged` towards `followed`, parameter by parameter, with a new tensor for each; copy the buffers."""
+    for kept, live in zip(averaged.parameters(), followed.parameters(), strict=True):
+        kept.copy_(live.lerp(kept, decay))
+    for kept, live in zip(averaged.buffers(), followed.buffers(), strict=True):
+        kept.copy_(live)

@@ -8,7 +8,7 @@ Each image gets its own color, translation and cutout every time, without a prob
 * cutout: a square of half the side set to zero, its middle anywhere in the image.
 """
 
-# Axes: N images, C channels, H height, W width
+# Axes: N images, C channels, H height, W width; a number counts draws of an image
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -57,7 +57,8 @@ class DiffAugment(Augmentation):
     def draw(self, uniform: Uniform, image_shape: Sequence[int], strength: Tensor) -> dict[str, Tensor]:
         """Return the numbers of all three changes, whatever the policy; `strength` is not read."""
         height, width = image_shape[-2:]
-        unit_N3, shift_N2, hole_N2 = uniform("color", 3), uniform("translation", 2), uniform("cutout", 2)
+        unit_N7 = uniform("diffaugment", 7)
+        unit_N3, shift_N2, hole_N2 = unit_N7[:, :3], unit_N7[:, 3:5], unit_N7[:, 5:]
         drawn = {
             "brightness": unit_N3[:, 0] - 0.5,
             "saturation": 2 * unit_N3[:, 1],

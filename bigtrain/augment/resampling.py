@@ -67,8 +67,8 @@ def bilinear(image_NCHW: Tensor, x_NJI: Tensor, y_NJI: Tensor) -> Tensor:
 
 
 def bilinear_by_gather(image_NCHW: Tensor, x_NJI: Tensor, y_NJI: Tensor) -> Tensor:
-    """Return what `bilinear` returns, by plain operators: two to four times slower, but its gradient is deterministic
-    on a GPU under `torch.use_deterministic_algorithms`."""
+    """Return what `bilinear` returns, by plain operators: up to four times slower on a CPU, but its gradient is
+    deterministic on a GPU under `torch.use_deterministic_algorithms`."""
     height, width = image_NCHW.shape[2:]
     left_NJI, top_NJI = x_NJI.floor().clamp(max=width - 2), y_NJI.floor().clamp(max=height - 2)
     index_NCM = (top_NJI * width + left_NJI).long().flatten(1)[:, None].expand(-1, image_NCHW.shape[1], -1)

@@ -47,9 +47,7 @@ def derived(recipe: "Recipe", num_processes: int) -> Iterator[str]:
     from bigtrain.training.build import build_game
     from bigtrain.training.layout import choose_layout
 
-    layout = choose_layout(
-        recipe.batch_images, recipe.max_micro_batch_images, recipe.batchnorm_images, rank=0, world=num_processes
-    )
+    layout = choose_layout(recipe.dealing, rank=0, world=num_processes)
     with torch.device("meta"):  # shapes only: no memory, no time for initial weights
         game = build_game(recipe, DataFacts(recipe.image.spec, _equal_counts(recipe)))
     yield f"derived for {num_processes} process{'es' if num_processes > 1 else ''}:"

@@ -52,6 +52,12 @@ def test_strength_zero_returns_images_to_the_last_bit(pipe: str, dtype: torch.dt
     assert torch.equal(result_NCHW, image_NCHW)
 
 
+def test_an_untouched_image_may_hold_what_arithmetic_would_spread():
+    image_NCHW = images(2, 3, 8, 8)
+    image_NCHW[0, 1, 3, 3] = torch.inf
+    assert torch.equal(augmented("bgcf", image_NCHW, 0.0), image_NCHW)
+
+
 @pytest.mark.parametrize("pipe", sorted(PIPES))
 def test_strength_one_changes_images_and_keeps_their_shape(pipe: str):
     image_NCHW = images(6, 3, 8, 12)

@@ -11,10 +11,12 @@ from tests.augment.numbers import HALF, drawn_by, images
 
 
 def fixed(**units: list[float]):
-    """Uniform numbers by name, for one image; one half where none are given."""
+    """Uniform numbers of one image by change; one half where none are given."""
 
     def uniform(name: str, *shape: int) -> Tensor:
-        return torch.tensor([units.get(name, [0.5] * shape[0])], dtype=torch.float64)
+        assert (name, shape) == ("diffaugment", (7,))
+        parts = [units.get(part, [0.5] * count) for part, count in (("color", 3), ("translation", 2), ("cutout", 2))]
+        return torch.tensor([[number for part in parts for number in part]], dtype=torch.float64)
 
     return uniform
 
@@ -33,10 +35,10 @@ def test_diffaugment_is_registered_with_the_papers_policy():
 
 
 def test_color_is_brightness_then_saturation_then_contrast():
-    image_NCHW = torch.tensor([[[[0.1, 0.5]], [[0.3, 0.1]]]], dtype=torch.float64)
+    image_NCHW = torch.tensor([[[[0.1], [0.5]], [[0.3], [0.1]]]], dtype=torch.float64)
     # Brightness 0.8 - 0.5, saturation 2 * 0.1, contrast 0.9 + 0.5.
     brighter = image_NCHW + 0.3
-    gray = torch.tensor([[[[0.5, 0.6]]]], dtype=torch.float64)
+    gray = torch.tensor([[[[0.5], [0.6]]]], dtype=torch.float64)
     paler = gray + 0.2 * (brighter - gray)
     expected = 0.55 + 1.4 * (paler - 0.55)
     result = augmented(("color",), image_NCHW, color=[0.8, 0.1, 0.9])
@@ -72,7 +74,10 @@ def test_translations_reach_an_eighth_of_each_side_equally_often():
 def test_holes_are_half_a_side_and_reach_every_border(side: int):
     augmentation = DiffAugmentSettings(policy=("cutout",)).build()
     image_NCHW = torch.ones(2_000, 1, side, side)
-    result_NCHW = augmentation(image_NCHW, augmentation.draw(drawn_by(*range(2_000)), (1, side, side), HALF))
+    drawn = augmentation.draw(drawn_by(*range(2_000)), (1, side, side), HALF)
+    middles = drawn["hole_center"].unique()
+    assert torch.equal(middles, side - 1 - middles.flip(0))
+    result_NCHW = augmentation(image_NCHW, drawn)
     widths = (result_NCHW[:, 0] == 0).any(1).sum(1)  # columns that are covered somewhere
     hole = int(side / 2 + 0.5)
     # Cut at the border: at least what remains when the middle is in the first or last pixel, or just outside it.

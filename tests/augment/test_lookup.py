@@ -1,5 +1,7 @@
 """Whole pixels go where they are sent, and nothing is computed with them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,15 @@ def test_a_quarter_turn_keeps_the_frame_of_a_wide_image():
     assert np.array_equal(turned.numpy(), np.rot90(padded, 1))
 
 
+def test_a_quarter_turn_between_pixels_takes_the_left_and_upper_one():
+    image_NCHW = images(1, 1, 3, 4)
+    turned = blit(image_NCHW, source([0, -1, 0], [1, 0, 0]))[0, 0]
+    for y, x in np.ndindex(3, 4):
+        # From the centre (1.5, 1): x' = -(y - 1) + 1.5 and y' = (x - 1.5) + 1, both halves.
+        row, column = mirror(torch.tensor(math.floor(x - 0.5)), 3), mirror(torch.tensor(math.floor(2.5 - y)), 4)
+        assert turned[y, x] == image_NCHW[0, 0, row, column]
+
+
 @pytest.mark.parametrize(("shift_x", "shift_y"), [(0, 1), (-2, 0), (3, -1), (9, -7)])
 def test_translation_moves_pixels_and_mirrors_the_border(shift_x: int, shift_y: int):
     image_NCHW = images(1, 2, 6, 5)
@@ -65,8 +76,12 @@ def test_every_image_is_moved_by_its_own_matrix():
 
 
 def test_cut_out_covers_what_is_nearer_than_half_a_side():
-    image_NCHW = torch.ones(2, 1, 4, 5)
-    center, half = torch.tensor([[1.5, 0.0], [2.0, 2.0]]), torch.tensor([[1.0, 1.5], [-1.0, -1.0]])
+    image_NCHW = torch.ones(3, 1, 4, 5)
+    center, half = (
+        torch.tensor([[1.5, 0.0], [2.0, 1.0], [2.0, 2.0]]),
+        torch.tensor([[1.0, 1.5], [1.0, 1.0], [-1.0, -1.0]]),
+    )
     hole = cut_out(image_NCHW, center, half)
     assert hole[0, 0].tolist() == [[1, 0, 0, 1, 1], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
-    assert torch.equal(hole[1], image_NCHW[1])
+    assert (hole[1, 0] == 0).nonzero().tolist() == [[1, 2]]
+    assert torch.equal(hole[2], image_NCHW[2])
