@@ -1,11 +1,21 @@
 """The judge of the quickstart passes real digits and nothing less."""
 
 import importlib.util
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
+
+from bigtrain.games.base import DataFacts
+from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.load import load_recipe
+from bigtrain.training.schema import Recipe
+from bigtrain.training.snapshot import SNAPSHOT_FORMAT
+from tests.training.toy_runs import RECIPE, toy_overrides
 
 PATH = Path(__file__).parent.parent / "tools" / "check_digits.py"
 
@@ -104,3 +114,42 @@ def test_final_figures_and_files_of_a_run_are_named(tool, tmp_path):
     assert f"checkpoint          {tmp_path / 'checkpoints' / '000000000128'}" in text
     assert f"log                 {tmp_path / 'log.jsonl'}" in text
     assert f"none in {tmp_path / 'samples'}" in text
+
+
+def write_untrained(path, num_classes):
+    """Write a snapshot of the toy recipe for images of so many classes, as no training would leave it."""
+    recipe = load_recipe(RECIPE, toy_overrides(path.parent, path.parent), Recipe)
+    game = recipe.game.build(DataFacts(ImageSpec(32, 1, num_classes), None))
+    tensors = {
+        f"average/{recipe.ema[0].name}/{name}/{key}": tensor.contiguous()
+        for name in game.averaged
+        for key, tensor in game.networks[name].state_dict().items()
+    }
+    record = {
+        "progress": {"images_seen": 0},
+        "recipe": recipe.model_dump(mode="json"),
+        "class_names": [str(label) for label in range(num_classes)],
+        "label_counts": None,
+        "image": {"side": 32, "channels": 1, "num_classes": num_classes},
+        "versions": {},
+    }
+    save_file(tensors, path, metadata={"format": SNAPSHOT_FORMAT, "record": json.dumps(record)})
+
+
+@pytest.mark.parametrize("num_classes", [0, 3, 12])
+def test_a_run_on_other_than_ten_classes_is_one_sentence_and_status_2(tool, tmp_path, monkeypatch, capsys, num_classes):
+    path = tmp_path / "snapshot.safetensors"
+    write_untrained(path, num_classes)
+    monkeypatch.setattr(sys, "argv", ["check_digits.py", str(path)])
+    assert tool.main() == 2
+    assert capsys.readouterr() == (
+        "",
+        f"{path} was trained on images of {num_classes} classes, but the judge asks for digits of 10 classes; name a "
+        "run on the shards of `bigtrain shards digits`\n",
+    )
+
+
+def test_what_is_no_run_is_one_sentence_and_not_the_status_of_bad_digits(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check_digits.py", str(tmp_path / "nowhere")])
+    assert tool.main() == 4
+    assert "holds no usable checkpoint; name a run folder" in capsys.readouterr().err

@@ -133,19 +133,34 @@ def _newest(folder: Path, pattern: str) -> str:
 
 
 def main() -> int:
-    """Draw, judge, print; the exit status is 0 when the digits pass."""
+    """Draw, judge, print; the exit status is 0 when the digits pass, 1 when not, and 2 or more for a run that the judge
+    cannot read, with a sentence on stderr.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run, a checkpoint or a snapshot")
     parser.add_argument("--seed", type=int, default=0, help="seed of the latents")
     arguments = parser.parse_args()
 
-    import bigtrain  # after parsing: torch takes seconds to import
+    from bigtrain.cli import run_door
 
+    return run_door(lambda: _check(arguments.run, arguments.seed))
+
+
+def _check(run: Path, seed: int) -> int:
+    import bigtrain  # after parsing: torch takes seconds to import
+    from bigtrain.recipe.errors import UsageError
+
+    model = bigtrain.load(run)
+    if model.image.num_classes != NUM_CLASSES:
+        raise UsageError(
+            f"{run} was trained on images of {model.image.num_classes} classes, but the judge asks for digits of "
+            f"{NUM_CLASSES} classes; name a run on the shards of `bigtrain shards digits`"
+        )
     label_N = np.arange(NUM_SAMPLES) % NUM_CLASSES
-    image_NCHW = bigtrain.load(arguments.run).sample(NUM_SAMPLES, labels=label_N.tolist(), seed=arguments.seed)
+    image_NCHW = model.sample(NUM_SAMPLES, labels=label_N.tolist(), seed=seed)
     verdict = judge(to_digits(image_NCHW.cpu().numpy()), label_N)
-    if (arguments.run / "log.jsonl").is_file():
-        print(run_text(arguments.run))
+    if (run / "log.jsonl").is_file():
+        print(run_text(run))
     print(verdict_text(verdict))
     return 0 if verdict.passed else 1
 

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class, as shards: in parallel, and with the same bytes for the same input.
+"""A folder of images, with or without classes, as shards: in parallel, and with the same bytes for the same input.
 
 What goes into which shard is fixed before any process starts: files sorted, permuted by the seed, and cut by count.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
-from bigtrain.data.index import FolderIndex
+from bigtrain.data.index import NO_LABEL, FolderIndex
 from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, encode, fit, open_image
 from bigtrain.data.process import run_jobs
 from bigtrain.data.shuffle import permutation
@@ -41,14 +41,28 @@ class FolderOptions:
     seed: int = 0
     skip_bad: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    labels: str = "folders"
+    """Where labels come from, a name of LABELS."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image file and its label."""
+    """One image file and its label; -1: none."""
 
     path: Path
     label: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies under a source."""
+
+    classes: tuple[str, ...]
+    """Name of each label 0..n-1; empty where images have no labels."""
+    sources: list[Source]
+    """The images, in a fixed order."""
+    other_files: dict[str, int]
+    """Files that are no images, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,10 @@ def write_folder(
     """Write the images under `source` as shards into `folder`, replacing the shards there.
 
     Args:
-        source: one sub-folder a class; its name names the class, and labels follow the sorted names.
+        source: one sub-folder a class; its name names the class, and labels follow the sorted names. With
+            `options.labels` "none": images in it and in its sub-folders, which get no labels.
         folder: where the shards go; must not lie inside `source`.
-        options: size, fit, format.
+        options: size, fit, format, labels.
         jobs: processes; the result does not depend on it.
         progress: called with (images done, images in all).
 
@@ -110,47 +125,84 @@ def write_folder(
             f"--format {options.image_format} cannot hold {options.channels} channels (it holds "
             f"{FORMAT_CHANNELS[options.image_format]}); choose --format png"
         )
-    classes, sources, other_files = find_images(source)
-    plan = _plan(sources, options)
+    found = LABELS[options.labels](source)
+    plan = _plan(found.sources, options)
     with writing(folder):
         done: list[_Done] = []
         for result in run_jobs(partial(_write_one, folder, options), plan, jobs):
             done.append(result)
             if progress:
-                progress(sum(len(job.sources) for job in plan[: len(done)]), len(sources))
+                progress(sum(len(job.sources) for job in plan[: len(done)]), len(found.sources))
         rejections = tuple(rejection for result in done for rejection in result.rejections)
         if rejections and not options.skip_bad:
-            raise DataError(_rejected(rejections, len(sources)))
-        index = commit(folder, _index(options, classes), [result.shard for result in done])
-    return FolderReport(index, rejections, sum(result.enlarged for result in done), other_files)
+            raise DataError(_rejected(rejections, len(found.sources)))
+        index = commit(folder, _index(options, found.classes), [result.shard for result in done])
+    return FolderReport(index, rejections, sum(result.enlarged for result in done), found.other_files)
 
 
-def find_images(source: Path) -> tuple[tuple[str, ...], list[Source], dict[str, int]]:
-    """Return the class names, the image files in a fixed order, and how many other files there are by suffix.
+def find_classes(source: Path) -> Found:
+    """Return the images under `source`, labelled by the sub-folder they lie in.
 
     Raises:
         DataError: no such folder, no sub-folder, a sub-folder without an image, or images outside the sub-folders.
     """
-    if not source.is_dir():
-        raise DataError(f"{source} is no folder; name one that holds a sub-folder of images for each class")
-    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    folders = [path for path in entries if path.is_dir()]
-    loose = [path for path in entries if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
-    if not folders or loose:
+    folders, loose = _entries(source, "a sub-folder of images for each class")
+    num_loose = sum(_is_image(path) for path in loose)
+    if not folders or num_loose:
         raise DataError(
-            f"{source} holds {len(folders)} sub-folders and {len(loose)} images beside them; put every image into "
-            "the sub-folder of its class"
+            f"{source} holds {len(folders)} sub-folders and {num_loose} images beside them; put every image into "
+            "the sub-folder of its class, or write images without labels with --labels none"
         )
     sources: list[Source] = []
-    other_files: Counter[str] = Counter()
+    other_files: list[Path] = []
     for label, folder in enumerate(folders):
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        files = _files(folder)
+        images = [path for path in files if _is_image(path)]
         if not images:
             raise DataError(f"class {folder.name!r} in {source} has no image; fill or remove its folder")
         sources += [Source(path, label) for path in images]
-        other_files.update(path.suffix for path in files if path.suffix.lower() not in IMAGE_SUFFIXES)
-    return tuple(path.name for path in folders), sources, dict(other_files)
+        other_files += [path for path in files if not _is_image(path)]
+    return Found(tuple(path.name for path in folders), sources, _by_suffix(other_files))
+
+
+def find_unlabelled(source: Path) -> Found:
+    """Return the images in `source` and in its sub-folders, without labels.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    folders, loose = _entries(source, "images")
+    files = sorted(loose + [path for folder in folders for path in _files(folder)])
+    sources = [Source(path, NO_LABEL) for path in files if _is_image(path)]
+    if not sources:
+        raise DataError(
+            f"{source} and its {len(folders)} sub-folders hold no image, known by its suffix "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}), among {len(files)} files; name the folder of the images"
+        )
+    return Found((), sources, _by_suffix([path for path in files if not _is_image(path)]))
+
+
+LABELS: dict[str, Callable[[Path], Found]] = {"folders": find_classes, "none": find_unlabelled}
+
+
+def _entries(source: Path, content: str) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the files right in `source`, sorted, without hidden ones."""
+    if not source.is_dir():
+        raise DataError(f"{source} is no folder; name one that holds {content}")
+    entries = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    return [path for path in entries if path.is_dir()], [path for path in entries if path.is_file()]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _by_suffix(files: list[Path]) -> dict[str, int]:
+    return dict(Counter(path.suffix for path in files))
 
 
 def _plan(sources: list[Source], options: FolderOptions) -> list[_Job]:

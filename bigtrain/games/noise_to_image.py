@@ -9,6 +9,7 @@ Axes: N images, C channels, H height, W width, Z latent, K classes.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,6 +29,7 @@ from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.progress import Progress
 from bigtrain.recipe.settings import Settings
+from bigtrain.sampling.truncation import Truncation
 
 Networks = Mapping[str, nn.Module]
 
@@ -276,7 +278,7 @@ class NoiseToImage:
         """Return images for truncated latents and the labels asked for (or drawn by the game's law).
 
         Raises:
-            RecipeError: truncation in style space, but the generator has no styles.
+            RecipeError: truncation in style space, but the generator has no styles, or fewer than are truncated.
         """
         generator: Any = networks["generator"]
         truncation = settings.truncation
@@ -285,7 +287,22 @@ class NoiseToImage:
         if truncation.psi is None:
             image_NCHW: Tensor = generator(latent_NZ, label_N)
             return image_NCHW.float()
-        if not hasattr(generator, "truncate"):
-            raise RecipeError(f"truncation '{truncation}': this generator has no styles; use resample:0.5 or none")
+        require_styles(generator, truncation)
         w_NLW = generator.truncate(generator.mapping(latent_NZ, label_N), truncation.psi, truncation.cutoff)
         return synthesise(generator, w_NLW).float()
+
+
+def require_styles(generator: Any, truncation: Truncation) -> None:
+    """Refuse truncation in style space by a generator that has no styles, or fewer than are to be truncated.
+
+    Raises:
+        RecipeError: it does not fit; the sentence names what does.
+    """
+    if not hasattr(generator, "truncate"):
+        raise RecipeError(f"truncation '{truncation}': this generator has no styles; use resample:0.5 or none")
+    if truncation.cutoff is not None and truncation.cutoff > generator.num_styles:
+        raise RecipeError(
+            f"truncation '{truncation}' is for {truncation.cutoff} style layers, but this generator has "
+            f"{generator.num_styles} styles; write at most '{replace(truncation, cutoff=generator.num_styles)}', or "
+            f"'{replace(truncation, cutoff=None)}' for all"
+        )

@@ -56,7 +56,7 @@ class Extractor:
     network: nn.Module
     """uint8 [N, C, H, W] -> float32 [N, D]."""
     name: str
-    """As torch-fidelity's registry has it."""
+    """Recorded with every figure; extractors that torch-fidelity knows have the name that its registry has."""
     figure_prefix: str
     """Name of the Frechet distance in these features: `fid`, `fd_classifier`."""
     kernel_prefix: str

@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--between", help="numbers of two images, such as 3,17: draw the way from one to the other")
     parser.add_argument("--steps", type=int, default=8, help="images on that way, both ends included (default 8)")
     parser.add_argument(
-        "--truncation", default="none", help="none, or LAW:THRESHOLD with LAW resample, scale, std or clamp"
+        "--truncation",
+        default="none",
+        help="none; LAW:THRESHOLD with LAW resample, scale, std or clamp; or, for generators with styles, "
+        "psi:P[:LAYERS], which moves styles toward their average (1: not at all, 0: onto it), the first LAYERS or all",
     )
     parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
     parser.add_argument(

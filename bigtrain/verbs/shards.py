@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bigtrain.cli import say
 from bigtrain.data.check import Report, check_folder
 from bigtrain.data.digits import write_digits
-from bigtrain.data.folder import FolderOptions, write_folder
+from bigtrain.data.folder import LABELS, FolderOptions, write_folder
 from bigtrain.data.index import FolderIndex, add_histograms
 from bigtrain.data.photos import DEFAULT_COUNT, PhotoOptions, write_photos
 from bigtrain.data.pixels import DEFAULT_QUALITY, FILTERS, FITS, FORMAT_CHANNELS, MODES
@@ -84,9 +84,15 @@ def _photos(arguments: argparse.Namespace) -> int:
 
 
 def _folder_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", type=Path, metavar="SRC", help="folder with one sub-folder of images for each class")
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder of images, one sub-folder for each class")
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write the shards into")
     parser.add_argument("--size", type=int, required=True, metavar="PIXELS", help="side of the stored images")
+    parser.add_argument(
+        "--labels",
+        choices=list(LABELS),
+        default=FolderOptions.labels,
+        help="folders: sub-folders are classes; none: no classes, images in SRC and below it (folders)",
+    )
     parser.add_argument(
         "--fit", choices=list(FITS), default="crop", help="crop the centre, pad with black, or squash (crop)"
     )
@@ -123,6 +129,7 @@ def _folder(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         skip_bad=arguments.skip_bad,
         max_pixels=_count("--max-pixels", arguments.max_pixels),
+        labels=arguments.labels,
     )
     with tqdm(unit=" images", disable=None) as bar:
         report = write_folder(
@@ -246,6 +253,6 @@ _SHARDS = {
     "photos": _Word(
         "Write crops of scikit-learn's two sample photographs as shards without labels.", _photos_arguments, _photos
     ),
-    "folder": _Word("Write a folder of images, one sub-folder a class, as shards.", _folder_arguments, _folder),
+    "folder": _Word("Write a folder of images, with or without classes, as shards.", _folder_arguments, _folder),
     "check": _Word("Verify sizes, checksums, labels and every image of a folder of shards.", _check_arguments, _check),
 }

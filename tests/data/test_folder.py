@@ -1,6 +1,8 @@
 """A folder of images becomes shards: the same ones for any number of processes, and nothing is left out silently."""
 
 import os
+import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from PIL import Image
 from bigtrain.data.check import check_folder
 from bigtrain.data.decode import decode_into
 from bigtrain.data.disk import LOCK_NAME
-from bigtrain.data.folder import FolderOptions, find_images, write_folder
-from bigtrain.data.index import FolderIndex
+from bigtrain.data.folder import FolderOptions, find_classes, find_unlabelled, write_folder
+from bigtrain.data.index import NO_LABEL, FolderIndex
 from bigtrain.data.pixels import fit, open_image
 from bigtrain.data.shards import ShardSet
 from bigtrain.recipe.errors import DataError, UsageError
@@ -108,16 +110,82 @@ def test_a_format_that_cannot_hold_the_channels_is_refused(source, tmp_path, ima
 
 def test_wrong_folders_are_refused_with_the_way_out(source, tmp_path):
     with pytest.raises(DataError, match="is no folder"):
-        find_images(tmp_path / "nowhere")
+        find_classes(tmp_path / "nowhere")
     (source / "empty").mkdir()
     with pytest.raises(DataError, match="class 'empty' in .* has no image"):
-        find_images(source)
+        find_classes(source)
     (source / "empty").rmdir()
     paint(source / "loose.png", 1)
     with pytest.raises(DataError, match="3 sub-folders and 1 images beside them; put every image into the sub-folder"):
-        find_images(source)
-    with pytest.raises(DataError, match="0 sub-folders and 9 images"):
-        find_images(source / "cat")
+        find_classes(source)
+    with pytest.raises(
+        DataError, match="0 sub-folders and 9 images .*, or write images without labels .*--labels none"
+    ):
+        find_classes(source / "cat")
+
+
+def test_a_source_without_labels_must_hold_images(source, tmp_path):
+    with pytest.raises(DataError, match="is no folder; name one that holds images"):
+        find_unlabelled(tmp_path / "nowhere")
+    (tmp_path / "bare" / "below").mkdir(parents=True)
+    (tmp_path / "bare" / "below" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"bare and its 1 sub-folders hold no image.*\.png.* among 1 files; name the"):
+        write_folder(tmp_path / "bare", tmp_path / "out", FolderOptions(8, labels="none"))
+    assert not (tmp_path / "out").exists()
+    (source / "empty").mkdir()
+    assert len(find_unlabelled(source).sources) == 21
+
+
+def test_without_labels_images_of_all_depths_are_stored_and_no_class(source, tmp_path):
+    paint(source / "loose.png", 1)
+    paint(source / "fish" / "deep" / "er" / "0.png", 2)
+    paint(source / ".trash" / "0.png", 3)
+    (source / "readme.md").write_text("no image")
+    report = write_folder(source, tmp_path / "out", FolderOptions(8, image_format="png", labels="none", shard_mb=0.02))
+    index = FolderIndex.read(tmp_path / "out")
+    assert report.index == index
+    assert (index.classes, index.spec.num_classes, index.num_samples) == ((), 0, 23)
+    assert all(entry.class_histogram == {NO_LABEL: entry.samples} for entry in index.shards)
+    assert report.other_files == {".txt": 1, ".md": 1}
+    names = [name for path in (tmp_path / "out").glob("*.tar") for name in tarfile.open(path).getnames()]
+    assert sorted(names) == [f"{number:06d}.png" for number in range(23)], "an image a sample, and no label"
+    shards = ShardSet.open(tmp_path / "out")
+    assert shards.label_counts is None
+    assert check_folder(tmp_path / "out", 8).faults == ()
+    batch = shards.load(shards.numbers())
+    reds = sorted((batch.image_NCHW[:, 0, 0, 0] / 10).round().int().tolist())
+    assert reds == sorted(
+        [number + 3 * label for label, count in enumerate(COUNTS) for number in range(count)] + [1, 2]
+    )
+
+
+def test_without_labels_the_order_is_the_seeds_alone(source, tmp_path):
+    """That of the same folder with its classes, for any number of processes, and another one for another seed."""
+    options = FolderOptions(8, image_format="png", shard_mb=0.02)
+    write_folder(source, tmp_path / "classes", options)
+    write_folder(source, tmp_path / "one", replace(options, labels="none"), jobs=1)
+    write_folder(source, tmp_path / "three", replace(options, labels="none"), jobs=3)
+    write_folder(source, tmp_path / "other", replace(options, labels="none", seed=1))
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    images = {name: ShardSet.open(tmp_path / name).load(range(21)).image_NCHW for name in ("classes", "one", "other")}
+    assert np.array_equal(images["one"], images["classes"])
+    assert not np.array_equal(images["one"], images["other"])
+    reds = images["one"][:, 0, 0, 0].tolist()
+    assert reds != sorted(reds)
+
+
+def test_without_labels_a_bad_file_leaves_the_shards_in_force_and_a_second_try_replaces_them(source, tmp_path):
+    write_folder(source, tmp_path / "out", FolderOptions(8))
+    before = contents(tmp_path / "out")
+    (source / "broken.png").write_text("hello")
+    options = FolderOptions(8, labels="none")
+    with pytest.raises(DataError, match=r"1 of 22 files cannot be used: .*broken.png"):
+        write_folder(source, tmp_path / "out", options)
+    assert contents(tmp_path / "out") == before
+    (source / "broken.png").unlink()
+    write_folder(source, tmp_path / "out", options)
+    write_folder(source, tmp_path / "fresh", options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
 def gradient(width, height):
@@ -188,4 +256,4 @@ def test_jpeg_keeps_colour_at_full_resolution(tmp_path):
 
 def test_links_in_the_source_are_followed_only_to_files(source, tmp_path):
     os.symlink(source / "cat" / "1.png", source / "dog" / "linked.png")
-    assert len(find_images(source)[1]) == 22
+    assert len(find_classes(source).sources) == len(find_unlabelled(source).sources) == 22

@@ -11,6 +11,9 @@ from bigtrain.draws import Draws
 from bigtrain.games.base import DataFacts, SampleSettings, Turn
 from bigtrain.games.noise_to_image import NoiseToImage, NoiseToImageSettings
 from bigtrain.networks.biggan import BigGANDiscriminatorSettings, BigGANGeneratorSettings
+from bigtrain.networks.stylegan2 import StyleGAN2GeneratorSettings
+from bigtrain.networks.stylegan2_discriminator import StyleGAN2DiscriminatorSettings
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.progress import Progress
 from bigtrain.sampling.truncation import Truncation
@@ -109,3 +112,38 @@ def test_unconditional_images_need_no_labels() -> None:
     images = played.sample(played.networks, draws(), SampleSettings(Truncation()))
     assert images.shape == (NUM, 1, 32, 32)
     assert images.abs().max() <= 1
+
+
+def style_game() -> NoiseToImage:
+    """Images of 16 px, so blocks of 4, 8 and 16 px: 2 styles each, of which neighbours share one, hence 6."""
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"channel_base": 64, "channel_max": 8, "mapping_layers": 2}
+    settings = NoiseToImageSettings(
+        generator=StyleGAN2GeneratorSettings(**small, latent_dim=6, style_dim=6),
+        discriminator=StyleGAN2DiscriminatorSettings(**small),
+    )
+    played = settings.build(DataFacts(ImageSpec(16, 1, 0), None))
+    played.networks.eval()
+    return played
+
+
+def test_no_more_styles_are_truncated_than_the_generator_has() -> None:
+    played = style_game()
+
+    def images(truncation: str) -> Tensor:
+        return played.sample(played.networks, draws(), SampleSettings(Truncation.parse(truncation)))
+
+    assert torch.equal(images("psi:0.5:6"), images("psi:0.5"))
+    assert not torch.equal(images("psi:0.5:5"), images("psi:0.5"))
+    with pytest.raises(RecipeError) as raised:
+        images("psi:0.5:7")
+    assert str(raised.value) == (
+        "truncation 'psi:0.5:7' is for 7 style layers, but this generator has 6 styles; write at most 'psi:0.5:6', or "
+        "'psi:0.5' for all"
+    )
+
+
+def test_styles_are_truncated_where_there_are_some() -> None:
+    played = game()
+    with pytest.raises(RecipeError, match=r"truncation 'psi:0.5:2': this generator has no styles; use resample:0.5"):
+        played.sample(played.networks, draws(), SampleSettings(Truncation.parse("psi:0.5:2")))

@@ -35,6 +35,26 @@ def test_folder_then_check(source, tmp_path, capsys):
     assert index.shards[0].name in said
 
 
+def test_flat_folder_without_labels_then_check(source, tmp_path, capsys):
+    out, words = str(tmp_path / "out"), ["--size", "16", "--jobs", "1"]
+    assert main(["shards", "folder", str(source / "cat"), out, *words]) == 6
+    assert "write images without labels with --labels none" in capsys.readouterr().err
+    assert main(["shards", "folder", str(source / "cat"), out, *words, "--labels", "none"]) == 0
+    assert "6 images of 16x16x3 (jpg), 0 classes" in capsys.readouterr().out
+    assert main(["shards", "check", out, "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "no classes" in said
+    assert "no fault" in said
+
+
+def test_classes_can_be_left_out_and_are_kept_unless_told(source, tmp_path):
+    words = ["--size", "16", "--jobs", "1", "--labels"]
+    for labels, classes in (("none", ()), ("folders", ("cat", "dog"))):
+        assert main(["shards", "folder", str(source), str(tmp_path / labels), *words, labels]) == 0
+        index = FolderIndex.read(tmp_path / labels)
+        assert (index.classes, index.num_samples) == (classes, 12)
+
+
 def test_check_says_each_fault_and_returns_1(tmp_path, capsys):
     index = make_shards(tmp_path, [5, 5])
     path = tmp_path / index.shards[0].name
@@ -100,6 +120,7 @@ def test_wrong_options_of_photos_are_one_sentence_and_status_2(tmp_path, capsys,
         (["--size", "8", "--jobs", "0"], "--jobs is 0"),
         (["--size", "8", "--max-pixels", "many"], "--max-pixels is 'many': not a whole count"),
         (["--size", "8", "--fit", "stretch"], "invalid choice: 'stretch'"),
+        (["--size", "8", "--labels", "names"], "invalid choice: 'names'"),
         ([], "--size"),
     ],
 )
