@@ -1,7 +1,7 @@
 """StyleGAN2 as the papers write it down, which is what released code runs where its compiled extensions do not.
 
-Resampling stuffs zeros between pixels and runs a depthwise 4x4 convolution; demodulation takes the norm of the weight of
-every image, N x D x C x K x K numbers; bias, activation and gain are passes of their own.
+Resampling stuffs zeros between pixels and runs a depthwise 4x4 convolution; demodulation takes the norm of the weight
+of every image, N x D x C x K x K numbers; bias, activation and gain are passes of their own.
 """
 
 # Axes: N images, C channels in, D channels out, H height, W width, K kernel side, Z style

@@ -119,6 +119,8 @@ class NoiseToImage:
     def _state(self) -> nn.Module:
         """Return what has to survive a restart: buffers of penalties, strength of the augmentation."""
         state = nn.ModuleDict(self.penalties)
+        if self.facts.label_counts is not None:  # a constant, on the device once and for all
+            state.register_buffer("label_counts", torch.tensor(self.facts.label_counts), persistent=False)
         if self.augmentation is not None:
             settings: Any = self.settings.augment
             state["augment"] = AdaptiveStrength(settings.adaptation, settings.strength, self.facts.batch_images)
@@ -258,8 +260,8 @@ class NoiseToImage:
             return real.label_N
         if self.settings.fake_labels == "uniform" or self.facts.label_counts is None:
             return draws.integers("label", num_classes)
-        weight_K = torch.tensor(self.facts.label_counts, device=draws.index_N.device)
-        return draws.categorical("label", weight_K)
+        weight_K: Any = self.state.label_counts
+        return draws.categorical("label", weight_K.to(draws.index_N.device))
 
     def after_turn(self, turn: Turn, stats: Mapping[str, Tensor]) -> None:
         """Let the penalties that were due and the augmentation's strength see the statistics."""

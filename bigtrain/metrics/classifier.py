@@ -61,7 +61,8 @@ class ClassifierSettings(Settings):
         if real.image.num_classes < 2 or real.num_images < FEWEST_IMAGES:
             raise RecipeError(
                 f"evaluate.extractor.kind: classifier learns from labels, needs 2 classes and {FEWEST_IMAGES} images; "
-                f"the shards have {real.image.num_classes} classes and {real.num_images} images; use random or inception"
+                f"the shards have {real.image.num_classes} classes and {real.num_images} images; "
+                "use random or inception"
             )
         register_with_torch_fidelity()
         data = from_main(ranks, lambda: self._cached(real, cache))

@@ -15,6 +15,7 @@ from torch import Tensor
 from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoint_files import newest_complete, read_checkpoint
 from bigtrain.games.base import DataFacts, Game
+from bigtrain.games.noise_to_image import require_styles
 from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.recipe.errors import CheckpointError, UsageError
 from bigtrain.recipe.image import ImageSpec
@@ -202,6 +203,7 @@ def _style_way(generator: Any, latent_NZ: Tensor, label_N: Tensor | None, law: T
     """Return images on the straight line between the styles of two latents, truncated as `law` says."""
     w_NLW = generator.mapping(latent_NZ, label_N)
     if law.psi is not None:
+        require_styles(generator, law)
         w_NLW = generator.truncate(w_NLW, law.psi, law.cutoff)
     path_SD = latent_path(w_NLW[:1].flatten(1), w_NLW[1:].flatten(1), steps, "lerp")[0]
     images: Tensor = generator.synthesis(path_SD.unflatten(1, w_NLW.shape[1:]), noise="const")

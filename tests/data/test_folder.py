@@ -118,9 +118,7 @@ def test_wrong_folders_are_refused_with_the_way_out(source, tmp_path):
     paint(source / "loose.png", 1)
     with pytest.raises(DataError, match="3 sub-folders and 1 images beside them; put every image into the sub-folder"):
         find_classes(source)
-    with pytest.raises(
-        DataError, match="0 sub-folders and 9 images .*, or write images without labels .*--labels none"
-    ):
+    with pytest.raises(DataError, match="0 sub-folders and 9 images .* write images without labels with --labels none"):
         find_classes(source / "cat")
 
 
@@ -147,16 +145,18 @@ def test_without_labels_images_of_all_depths_are_stored_and_no_class(source, tmp
     assert (index.classes, index.spec.num_classes, index.num_samples) == ((), 0, 23)
     assert all(entry.class_histogram == {NO_LABEL: entry.samples} for entry in index.shards)
     assert report.other_files == {".txt": 1, ".md": 1}
-    names = [name for path in (tmp_path / "out").glob("*.tar") for name in tarfile.open(path).getnames()]
+    names = []
+    for path in (tmp_path / "out").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
     assert sorted(names) == [f"{number:06d}.png" for number in range(23)], "an image a sample, and no label"
     shards = ShardSet.open(tmp_path / "out")
-    assert shards.label_counts is None
+    assert shards.label_counts.tolist() == []
     assert check_folder(tmp_path / "out", 8).faults == ()
     batch = shards.load(shards.numbers())
     reds = sorted((batch.image_NCHW[:, 0, 0, 0] / 10).round().int().tolist())
-    assert reds == sorted(
-        [number + 3 * label for label, count in enumerate(COUNTS) for number in range(count)] + [1, 2]
-    )
+    wanted = [number + 3 * label for label, count in enumerate(COUNTS) for number in range(count)]
+    assert reds == sorted([*wanted, 1, 2])
 
 
 def test_without_labels_the_order_is_the_seeds_alone(source, tmp_path):

@@ -115,7 +115,7 @@ def test_unconditional_images_need_no_labels() -> None:
 
 
 def style_game() -> NoiseToImage:
-    """Images of 16 px, so blocks of 4, 8 and 16 px: 2 styles each, of which neighbours share one, hence 6."""
+    """Images of 16 px: one convolution at 4 px, two at 8 and 16 px each, and the last output read 6 styles."""
     torch.manual_seed(0)
     small: dict[str, Any] = {"channel_base": 64, "channel_max": 8, "mapping_layers": 2}
     settings = NoiseToImageSettings(
@@ -123,7 +123,7 @@ def style_game() -> NoiseToImage:
         discriminator=StyleGAN2DiscriminatorSettings(**small),
     )
     played = settings.build(DataFacts(ImageSpec(16, 1, 0), None))
-    played.networks.eval()
+    played.networks["generator"].eval()
     return played
 
 
