@@ -70,11 +70,11 @@ class TextbookConv2d(nn.Module):
 
     def forward(self, x_NCHW: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
         """Return what ours does."""
-        ours = self.ours
+        ours, x_NCHW = self.ours, x_NCHW.contiguous()
         assert clamp is None, "no clamp here"
         weight_DCKK = (ours.weight * ours.weight_gain).to(x_NCHW.dtype)
         side = weight_DCKK.shape[-1]
-        if not ours.downsample:
+        if ours.low_pass is None:
             y_NDHW = F.conv2d(x_NCHW, weight_DCKK, padding=side // 2)
         elif side == 1:
             y_NDHW = F.conv2d(upfirdn(x_NCHW, 1, 2, (1, 1)), weight_DCKK)
@@ -95,7 +95,7 @@ class TextbookStyledConv2d(nn.Module):
 
     def forward(self, x_NCHW: Tensor, style_NZ: Tensor, noise: str) -> Tensor:
         """Return what ours does."""
-        ours, dtype = self.ours, x_NCHW.dtype
+        ours, dtype, x_NCHW = self.ours, x_NCHW.dtype, x_NCHW.contiguous()
         scale_NC = self.affine(style_NZ)
         weight_NDCKK = ours.weight * scale_NC[:, None, :, None, None]
         gain_ND = (weight_NDCKK.square().sum((2, 3, 4)) + 1e-8).rsqrt().to(dtype)
@@ -178,7 +178,10 @@ TEXTBOOK: dict[type[nn.Module], Callable[..., nn.Module]] = {
 
 
 def textbook_stylegan2(network: nn.Module) -> nn.Module:
-    """Return a copy of a StyleGAN2 generator or discriminator of ours, with the same numbers, in textbook layers."""
+    """Return a copy of a StyleGAN2 generator or discriminator of ours, with the same numbers, in textbook layers.
+
+    Images are in NCHW memory, as released code has them in float32.
+    """
     network = copy.deepcopy(network)
     _replace(network)
     return network

@@ -100,7 +100,7 @@ class Player:
             network.requires_grad_(name == turn.player)
         if self.is_ours:
             advance_power_iterations(self.game.networks[turn.player])
-        with autocast("fp32" if turn.differentiates_twice else self.precision, torch.device("cpu")):
+        with autocast("fp32" if turn.full_precision else self.precision, torch.device("cpu")):
             loss = self.game.loss(turn, self.game.networks, self.real, self.draws, Progress())
         loss.value.backward()
         self.adam[turn.player].step()
@@ -134,7 +134,7 @@ def case_rows(case: Case) -> Iterator[Row]:
         return
     reduced = Player(case, None, "bf16")
     for turn in ours.game.turns(Progress()):
-        if not turn.differentiates_twice:
+        if not turn.full_precision:
             name = f"{case.title}: {turn.name}, bf16"
             yield compare(name, lambda t=turn: reduced.play(t), lambda t=turn: ours.play(t))
 

@@ -79,7 +79,7 @@ class AdaSettings(AugmentationSettings):
     """Mean sign of the discriminator's logits for real images that the probability is adapted to; null: no
     adaptation."""
     every: PositiveCount = 4
-    """Steps between two moves of the probability."""
+    """Turns of the discriminator between two moves of the probability."""
     speed_images: PositiveCount = 500_000
     """Real images that move the probability from 0 to 1."""
 

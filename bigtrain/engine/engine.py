@@ -2,8 +2,8 @@
 
 Whatever the world size and the accumulation, one turn is the same function of the global batch: draws are indexed by
 the image, statistics groups by `batchnorm_images` and `minibatch_std_images`, gradients are the mean over all images,
-statistics the mean over all ranks. A turn never waits for the device: whether its step is made is decided there, and
-its figures are read later.
+statistics the mean over all ranks. The engine never waits for the device: whether a step is made is decided there, and
+its figures are read later (DDP itself may wait, where a parameter got no gradient).
 """
 
 from collections.abc import Sequence
@@ -118,9 +118,9 @@ class Engine:
             is_last = micro_index == len(batches) - 1
             terms.append(self._play_micro_batch(turn, number, micro_index, is_last, batch, progress))
         norm = self._finish_gradients(turn.player)
-        figures = self._average(terms, norm, turn.player)
+        figures = self._average(terms, norm, turn)
         stepped = torch.stack(list(figures.values())).isfinite().all()
-        is_rescaled = ~stepped & self._can_rescale(turn.player)
+        is_rescaled = ~norm.isfinite() & self._can_rescale(turn.player)
         self._step(turn.player, progress.images_seen, stepped)
         self._observe(turn, figures, stepped)
         numbers = [*figures.values(), stepped, is_rescaled]
@@ -158,7 +158,7 @@ class Engine:
         torch.manual_seed(seed_of(*facts))
         with self._reduction(turn.player, is_last):
             # A gradient through a bf16 forward is percents off, and its gradient more.
-            precision = "fp32" if turn.differentiates_twice else self.settings.precision
+            precision = "fp32" if turn.full_precision else self.settings.precision
             with autocast(precision, self.device):
                 loss = self.wrapped[turn.player](turn, real, draws, progress)
             self.scalers[turn.player].scale(loss.value / self.layout.accumulation).backward()
@@ -177,12 +177,13 @@ class Engine:
                 parameter.grad = torch.zeros_like(parameter)
         return torch.nn.utils.get_total_norm([p.grad for p in player.parameters() if p.grad is not None])
 
-    def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, player: str) -> dict[str, Tensor]:
+    def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, turn: Turn) -> dict[str, Tensor]:
         """Return means over micro-batches and ranks, float64 scalars, with one reduction."""
         names = sorted(terms[0])
         rows = torch.stack([torch.stack([term[name].double() for name in names]) for term in terms])
         means = self.ranks.mean_tensor(torch.cat([rows.mean(0), norm.detach().double()[None]]))
-        return dict(zip([*names, f"gradient_norm_{player}"], means.unbind(), strict=True))
+        norm_name = f"gradient_norm_{turn.player}" if turn.loss == "main" else f"gradient_norm_{turn.loss}"
+        return dict(zip([*names, norm_name], means.unbind(), strict=True))
 
     def _can_rescale(self, player: str) -> Tensor:
         """Return a bool scalar: whether the player's loss scale is there and may still be halved."""

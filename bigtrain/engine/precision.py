@@ -30,10 +30,14 @@ def set_backend_precision(tf32: bool, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
+# CUDA graphs reuse the memory of their outputs, while figures of a turn are read after later ones were played.
+COMPILE_MODES = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+
+
 def compiler(mode: str) -> Callable[[LossFunction], LossFunction]:
-    """Return what compiles a loss function in one of torch.compile's modes; shapes are fixed, as those of a run are."""
+    """Return what compiles a loss function in one of COMPILE_MODES; shapes are fixed, as those of a run are."""
 
     def compiled(loss: LossFunction) -> LossFunction:
-        return torch.compile(loss, mode=mode, dynamic=False)
+        return torch.compile(loss, mode=COMPILE_MODES[mode], dynamic=False)
 
     return compiled

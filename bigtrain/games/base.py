@@ -21,14 +21,15 @@ class Turn:
     """One optimizer step of one player.
 
     `loss` names which of the game's losses it minimises; `reads` says whether it takes the next real batch, reuses this
-    step's last one, or needs none. A turn that `differentiates_twice` (its loss holds a gradient) is played in float32
-    whatever the precision of the run, and is not compiled.
+    step's last one, or needs none. A turn that `differentiates_twice` (its loss holds a gradient) is not compiled; one
+    of `full_precision` (its loss measures slopes) is played in float32 whatever the precision of the run.
     """
 
     player: str
     loss: str = "main"
     reads: Literal["next", "same", "none"] = "none"
     differentiates_twice: bool = False
+    full_precision: bool = False
 
     @property
     def name(self) -> str:

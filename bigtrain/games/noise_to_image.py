@@ -79,6 +79,10 @@ class NoiseToImageSettings(Settings):
                 networks[name] = settings.build(facts.image)
             except RecipeError as error:
                 problems += [f"game.{name}: {problem}" for problem in error.problems]
+        if self.augment is not None and self.penalties.consistency is not None:
+            problems.append(
+                "game.augment: consistency compares images as they are with augmented ones; remove one of both"
+            )
         if self.style_mixing and "generator" in networks and not hasattr(networks["generator"], "mapping"):
             problems.append("game.style_mixing: this generator has no styles to mix; set it to 0")
         if problems:
@@ -142,12 +146,16 @@ class NoiseToImage:
         return (*discriminator, *due["discriminator"], *generator, *due["generator"])
 
     def _main_turn(self, player: str, reads: Literal["next", "same", "none"]) -> Turn:
-        twice = any(each.differentiates_twice for each in self._of(player, lazy=False))
-        return Turn(player, reads=reads, differentiates_twice=twice)
+        terms = self._of(player, lazy=False)
+        twice, full = any(each.differentiates_twice for each in terms), any(each.full_precision for each in terms)
+        return Turn(player, "main", reads, twice, full)
 
     def _lazy_turns(self, player: str, progress: Progress) -> tuple[Turn, ...]:
         due = [lazy for lazy in self._of(player, lazy=True) if progress.steps % lazy.every == 0]
-        return tuple(Turn(player, lazy.name, self._lazy_reads(lazy), lazy.differentiates_twice) for lazy in due)
+        return tuple(
+            Turn(player, lazy.name, self._lazy_reads(lazy), lazy.differentiates_twice, lazy.full_precision)
+            for lazy in due
+        )
 
     def _lazy_reads(self, lazy: Penalty) -> Literal["same", "none"]:
         return "same" if self.settings.fake_labels == "batch" else lazy.reads

@@ -131,27 +131,19 @@ class Scene:
         """Return the logits of real and generated images, from one forward pass where they do not influence one
         another."""
         if self._logits is None:
-            self._logits = self._judge_both() if self._judges_together else self._judge_apart()
+            real_NCHW = self._augmented(self.real(), self.inputs.augment_real)
+            self._logits = self.judge_plain(real_NCHW, self._augmented(self.fake(), self.inputs.augment_fake))
         return self._logits
 
-    def _judge_apart(self) -> tuple[Tensor, Tensor]:
-        return self.judge_real(self.real()), self.judge_fake(self.fake())
-
-    def _judge_both(self) -> tuple[Tensor, Tensor]:
-        inputs, real_NCHW = self.inputs, self.real()
-        both_NCHW = torch.cat(
-            [self._augmented(real_NCHW, inputs.augment_real), self._augmented(self.fake(), inputs.augment_fake)]
-        )
-        logits = self.judge_plain(both_NCHW)
-        return logits[: len(real_NCHW)], logits[len(real_NCHW) :]
-
-    def judge_plain(self, both_NCHW: Tensor) -> Tensor:
-        """Return logits of as many real and then generated images as they are, without augmentation."""
-        inputs = self.inputs
+    def judge_plain(self, real_NCHW: Tensor, fake_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of images in the place of the real and of the generated ones, without augmentation."""
+        inputs, discriminator = self.inputs, self.networks["discriminator"]
+        if not self._judges_together:
+            return discriminator(real_NCHW, inputs.label_real_N), discriminator(fake_NCHW, inputs.label_N)
         no_labels = inputs.label_real_N is None or inputs.label_N is None
         label_N = None if no_labels else torch.cat([inputs.label_real_N, inputs.label_N])  # type: ignore[list-item]
-        logits: Tensor = self.networks["discriminator"](both_NCHW, label_N)
-        return logits
+        logits = discriminator(torch.cat([real_NCHW, fake_NCHW]), label_N)
+        return logits[: len(real_NCHW)], logits[len(real_NCHW) :]
 
     def _judge(self, image_NCHW: Tensor, label_N: Tensor | None, drawn: Drawn) -> Tensor:
         batches = len(image_NCHW) // len(self.inputs.latent_NZ)

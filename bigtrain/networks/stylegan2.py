@@ -197,7 +197,8 @@ class StyleGAN2Generator(nn.Module):
         styles = at_least_float32(w_NLW).unbind(1)
         num_full = len(self.blocks) - self.settings.reduced_blocks
         with full_precision(self.const):
-            x_NCHW, image_NCHW = self.const.expand(w_NLW.shape[0], -1, -1, -1), None
+            x_NCHW = self.const.expand(w_NLW.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            image_NCHW = None
             for index, block in enumerate(self.blocks):
                 inputs = (
                     x_NCHW.to(full if index < num_full else reduced),

@@ -78,7 +78,7 @@ class DiscriminatorBlock(nn.Module):
         h_NCHW = self.conv0(x_NCHW, clamp=self.clamp)
         gain = 1.0 if self.shortcut is None else HALF
         output_NCHW: Tensor = self.conv1(h_NCHW, gain, self.clamp)
-        return output_NCHW if self.shortcut is None else output_NCHW + self.shortcut(x_NCHW, gain)
+        return output_NCHW if self.shortcut is None else self.shortcut(x_NCHW, gain).add_(output_NCHW)
 
 
 class Epilogue(nn.Module):
@@ -145,7 +145,8 @@ class StyleGAN2Discriminator(nn.Module):
         full = at_least_float32(image_NCHW).dtype
         reduced = reduced_dtype(image_NCHW.to(full))
         with full_precision(image_NCHW):
-            x_NCHW = image_NCHW.to(reduced if self.settings.reduced_blocks and self.blocks else full)
+            dtype = reduced if self.settings.reduced_blocks and self.blocks else full
+            x_NCHW = image_NCHW.to(dtype, memory_format=torch.channels_last)
             x_NCHW = self.from_image(x_NCHW, clamp=self.settings.conv_clamp)
             for index, block in enumerate(self.blocks):
                 x_NCHW = x_NCHW.to(reduced if index < self.settings.reduced_blocks else full)

@@ -119,7 +119,8 @@ class Recipe(Settings):
     deterministic: bool = False
     """Ask torch for deterministic kernels (the CPU's are)."""
     compile: Literal["none", "default", "max-autotune"] = "none"
-    """Mode of torch.compile for the loss functions of turns without a gradient penalty; needs a C++ compiler."""
+    """Mode of torch.compile for the loss functions of turns without a gradient penalty (without CUDA graphs); needs a
+    C++ compiler."""
     engine: Literal["plain", "ddp"] = "plain"
     """One process, or one process a device under DistributedDataParallel."""
     timeout_minutes: float = Field(default=30, gt=0)

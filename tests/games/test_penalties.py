@@ -187,6 +187,33 @@ def test_consistency_compares_with_augmented_images() -> None:
     assert play(played, D_MAIN, real()).value.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
+def test_orthogonal_regularisation_of_stylegan2_leaves_embedding_and_constant_out() -> None:
+    generator = game().networks["generator"]
+    chosen = {id(weight) for weight in regularised_weights(generator)}
+    left_out = {name for name, p in generator.named_parameters() if p.dim() >= 2 and id(p) not in chosen}
+    assert left_out == {"const", "mapping.embed.weight"}
+
+
+def test_finite_differences_refuse_batch_normalisation() -> None:
+    networks = {"generator": {"kind": "dcgan", "width": 4}, "discriminator": {"kind": "dcgan", "width": 4}}
+    penalties = {"r1": {"gamma": 1, "method": "finite_difference"}}
+    settings = NoiseToImageSettings.model_validate({**networks, "penalties": penalties})
+    with pytest.raises(RecipeError, match=r"game\.penalties\.r1\.method: finite_difference judges"):
+        settings.build(DataFacts(ImageSpec(32, 1, 0)))
+
+
+def test_consistency_never_shows_batch_normalisation_real_and_fake_at_once() -> None:
+    sizes: list[int] = []
+    networks = {"generator": {"kind": "dcgan", "width": 4}, "discriminator": {"kind": "dcgan", "width": 4}}
+    penalties = {"consistency": {"augment": {"kind": "diffaugment"}}}
+    settings = NoiseToImageSettings.model_validate({**networks, "penalties": penalties})
+    played = settings.build(DataFacts(ImageSpec(32, 3, 0)))
+    played.networks["discriminator"].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    batch = Batch(real(32).image_NCHW.float(), real().label_N, torch.arange(NUM))
+    played.loss(D_MAIN, played.networks, batch, Draws(0, 0, 0, 0, torch.arange(NUM)), Progress())
+    assert sizes == [NUM] * 4
+
+
 def test_orthogonal_regularisation_leaves_embeddings_and_vectors_out() -> None:
     played = game("biggan", penalties={"orthogonal": {"weight": 0.01}})
     generator = played.networks["generator"]
@@ -220,6 +247,10 @@ def test_only_losses_without_a_double_backward_are_compiled() -> None:
     [
         ({"penalties": {"path_length": {}}}, r"game\.penalties\.path_length: this generator has no styles"),
         ({"style_mixing": 0.9}, r"game\.style_mixing: this generator has no styles"),
+        (
+            {"augment": {"kind": "ada"}, "penalties": {"consistency": {"augment": {"kind": "diffaugment"}}}},
+            r"game\.augment: consistency compares",
+        ),
     ],
 )
 def test_what_needs_styles_is_refused_without_them(options: dict[str, Any], words: str) -> None:

@@ -49,6 +49,11 @@ class Penalty(nn.Module):
         """Whether the penalty holds a gradient."""
         return False
 
+    @property
+    def full_precision(self) -> bool:
+        """Whether the penalty measures slopes, which a forward pass in fewer bits gets wrong."""
+        return self.differentiates_twice
+
     def draw(self, draws: Draws) -> Drawn:
         """Return what is random about the penalty for the images of a micro-batch."""
         return {}

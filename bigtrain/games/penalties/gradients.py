@@ -16,6 +16,8 @@ from bigtrain.losses.penalties import (
     gradient_square,
     gradient_square_by_difference,
 )
+from bigtrain.networks.layers.statistics import has_batchnorm
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 
 
@@ -30,15 +32,28 @@ class R1Settings(LazySettings):
     """Length of that step, in pixel values of -1..1."""
 
     def build(self, cast: Cast) -> "R1":
-        """Return the penalty."""
+        """Return the penalty.
+
+        Raises:
+            RecipeError: finite differences, but the discriminator has BatchNorm.
+        """
+        self._check(cast, "r1")
         return R1(self, cast.facts.image)
+
+    def _check(self, cast: Cast, name: str) -> None:
+        if self.method == "finite_difference" and has_batchnorm(cast.discriminator):
+            raise RecipeError(
+                f"penalties.{name}.method: finite_difference judges images and moved ones in one forward, which "
+                "BatchNorm would mix; use autograd"
+            )
 
 
 class R2Settings(R1Settings):
     """R2 (Mescheder et al. 2018, eq. 10): the same at generated images."""
 
     def build(self, cast: Cast) -> "R2":
-        """Return the penalty."""
+        """Return the penalty; raises as R1 does."""
+        self._check(cast, "r2")
         return R2(self, cast.facts.image)
 
 
@@ -57,6 +72,11 @@ class R1(Penalty):
     def differentiates_twice(self) -> bool:
         """Whether the gradient is the exact one."""
         return self.settings.method == "autograd"
+
+    @property
+    def full_precision(self) -> bool:
+        """Always: a difference of bf16 logits, divided by sigma, is mostly rounding."""
+        return True
 
     def draw(self, draws: Draws) -> Drawn:
         """Draw the direction of the random step, where there is one."""
@@ -83,6 +103,7 @@ class R2(R1):
     """gamma / 2 E |grad D(G(z))|^2 at generated images."""
 
     name: ClassVar[str] = "r2"
+    reads: ClassVar[Literal["same", "none"]] = "none"
 
     def term(self, scene: Scene, drawn: Drawn) -> Loss:
         """Return the penalty at generated images."""

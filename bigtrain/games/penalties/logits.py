@@ -87,7 +87,7 @@ class Consistency(Penalty):
         super().__init__()
         self.settings, self.image = settings, image
         self.augmentation = settings.augment.build()
-        self.register_buffer("strength", torch.ones(()), persistent=False)
+        self.register_buffer("strength", torch.tensor(settings.augment.strength), persistent=False)
 
     def draw(self, draws: Draws) -> Drawn:
         """Draw the augmentations of real and of generated images."""
@@ -101,11 +101,10 @@ class Consistency(Penalty):
 
     def term(self, scene: Scene, drawn: Drawn) -> Loss:
         """Return the penalty."""
-        moved = [
-            self.augmentation(image_NCHW, _of_side(drawn, side))
-            for side, image_NCHW in (("real", scene.real()), ("fake", scene.fake()))
-        ]
-        moved_real, moved_fake = scene.judge_plain(torch.cat(moved)).chunk(2)
+        moved_real, moved_fake = scene.judge_plain(
+            self.augmentation(scene.real(), _of_side(drawn, "real")),
+            self.augmentation(scene.fake(), _of_side(drawn, "fake")),
+        )
         logit_real, logit_fake = scene.logits()
         value_real, value_fake = consistency(logit_real, moved_real), consistency(logit_fake, moved_fake)
         value = self.settings.weight_real * value_real + self.settings.weight_fake * value_fake

@@ -9,6 +9,7 @@ from bigtrain.games.base import Loss
 from bigtrain.games.penalties.base import Cast, Penalty
 from bigtrain.games.scene import Drawn, Scene
 from bigtrain.losses.orthogonal import orthogonal_penalty
+from bigtrain.networks.layers.equalised import EqualisedEmbedding
 from bigtrain.recipe.settings import Settings
 
 
@@ -41,6 +42,7 @@ class Orthogonal(Penalty):
 
 
 def regularised_weights(network: nn.Module) -> list[Tensor]:
-    """Return the weights of two or more axes, without those of embeddings."""
-    embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    return [weight for weight in network.parameters() if weight.dim() >= 2 and id(weight) not in embeddings]
+    """Return the weights of layers, without those of embeddings and without learned constants."""
+    layers = [module for module in network.modules() if not isinstance(module, (nn.Embedding, EqualisedEmbedding))]
+    weights = [getattr(layer, "weight", None) for layer in layers]
+    return [weight for weight in weights if isinstance(weight, nn.Parameter) and weight.dim() >= 2]

@@ -7,6 +7,8 @@ compute in the dtype of their input, and a network decides which of its blocks g
 # Axes: N images, C features in, D features out, H height, W width, K classes
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,13 @@ ACTIVATION_GAIN = math.sqrt(2)  # keeps the second moment of N(0, 1) through a R
 def clamped(x: Tensor, limit: float | None) -> Tensor:
     """Return x with values cut to [-limit, limit]; None leaves it alone."""
     return x if limit is None else x.clamp(-limit, limit)
+
+
+def scaled(x: Tensor, weight: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    """Return an input and a weight of its dtype whose product has `gain` in it, in whichever of the two is smaller."""
+    if x.dtype == weight.dtype and x.numel() < weight.numel():
+        return x * gain, weight
+    return x, (weight * gain).to(x.dtype)
 
 
 def activated_gain(gain: float, *, activate: bool) -> float:
@@ -60,9 +69,9 @@ class EqualisedLinear(nn.Module):
 
     def forward(self, x_NC: Tensor) -> Tensor:
         """Return [N, D] in x's dtype."""
-        weight_DC = (self.weight * self.weight_gain).to(x_NC.dtype)
+        x_NC, weight_DC = scaled(x_NC, self.weight, self.weight_gain)
         y_ND = F.linear(x_NC, weight_DC, (self.bias * self.bias_gain).to(x_NC.dtype))
-        return F.leaky_relu(y_ND, LEAK) if self.activate else y_ND
+        return F.leaky_relu(y_ND, LEAK, inplace=True) if self.activate else y_ND
 
 
 class EqualisedEmbedding(nn.Module):
@@ -102,7 +111,12 @@ class EqualisedConv2d(nn.Module):
         activate: bool = True,
     ) -> None:
         super().__init__()
-        self.downsample = downsample
+        self.low_pass: Callable[[Tensor], Tensor] | None = None
+        self.stride, self.padding = 1, kernel_size // 2
+        if downsample and kernel_size == 1:  # commutes with the low-pass, and is cheaper at a quarter of the pixels
+            self.low_pass = down
+        elif downsample:
+            self.low_pass, self.stride, self.padding = partial(blur, padding=2), 2, 0
         self.activate = activate
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -117,13 +131,9 @@ class EqualisedConv2d(nn.Module):
             clamp: limit of the output before `gain`; None: none.
         """
         gain = activated_gain(gain, activate=self.activate)
-        weight_DCKK = (self.weight * (self.weight_gain * gain)).to(x_NCHW.dtype)
+        x_NCHW = x_NCHW if self.low_pass is None else self.low_pass(x_NCHW)
+        x_NCHW, weight_DCKK = scaled(x_NCHW, self.weight, self.weight_gain * gain)
         bias_D = None if self.bias is None else (self.bias * gain).to(x_NCHW.dtype)
-        if not self.downsample:
-            y_NDHW = F.conv2d(x_NCHW, weight_DCKK, bias_D, padding=weight_DCKK.shape[-1] // 2)
-        elif weight_DCKK.shape[-1] == 1:  # commutes with the low-pass, and is cheaper at a quarter of the pixels
-            y_NDHW = F.conv2d(down(x_NCHW), weight_DCKK, bias_D)
-        else:
-            y_NDHW = F.conv2d(blur(x_NCHW, 2), weight_DCKK, bias_D, stride=2)
-        y_NDHW = F.leaky_relu(y_NDHW, LEAK) if self.activate else y_NDHW
+        y_NDHW = F.conv2d(x_NCHW, weight_DCKK, bias_D, self.stride, self.padding)
+        y_NDHW = F.leaky_relu(y_NDHW, LEAK, inplace=True) if self.activate else y_NDHW
         return clamped(y_NDHW, None if clamp is None else clamp * gain / activated_gain(1, activate=self.activate))

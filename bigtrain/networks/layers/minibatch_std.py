@@ -39,12 +39,13 @@ class MinibatchStd(nn.Module):
             return torch.cat((x_NCHW, statistic_N1[:, :, None, None].expand(-1, -1, height, width)), 1)
 
     def _local_share(self, local_images: int) -> int:
-        """Return how many images of a group are in the local batch."""
-        if self.policy.group_images is None:
+        """Return how many images of a group are in the local batch; in eval mode all of them are."""
+        group_images = self.policy.group_images
+        if group_images is None:
             return local_images
-        share = self.policy.group_images // self.policy.ranks
-        if not self.training and local_images < share:
-            return local_images  # a look at a few images
+        if not self.training:  # a look at some images, on one rank
+            return local_images if local_images % group_images else group_images
+        share = group_images // self.policy.ranks
         assert local_images % share == 0, f"{local_images} images do not make shares of {share}"
         return share
 

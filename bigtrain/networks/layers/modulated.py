@@ -5,7 +5,7 @@ the convolution and by 1 / norm after it, which is the same, needs no grouped co
 images; the norms of all images are one small matrix product: norm^2 = s^2 @ sum_K W^2.
 """
 
-# Axes: N images, C channels in, D channels out, H height, W width, K kernel side, Z style
+# Axes: N images, C channels in, D channels out, H height, W width, K kernel side, M = C*K*K, Z style
 
 import math
 from typing import Literal
@@ -64,7 +64,9 @@ class StyledConv2d(nn.Module):
             largest_D111 = weight_DCKK.abs().amax((1, 2, 3), keepdim=True)
             weight_DCKK = weight_DCKK / (largest_D111 * math.sqrt(weight_DCKK[0].numel()))
             scale_NC = scale_NC / scale_NC.abs().amax(1, keepdim=True)
-        norm_ND = scale_NC.square() @ weight_DCKK.square().sum((2, 3)).mT
+        # Scales are repeated, not squared weights summed: sums over 3x3 are slow, and so are their gradients.
+        scale_NM = scale_NC.square().repeat_interleave(weight_DCKK[0, 0].numel(), 1)
+        norm_ND = scale_NM @ weight_DCKK.square().flatten(1).mT
         gain_ND = ACTIVATION_GAIN * (norm_ND + DEMODULATION_EPS).rsqrt()
         y_NDHW = self._convolve(x_NCHW * scale_NC.to(dtype)[:, :, None, None], weight_DCKK.to(dtype))
         if self.upsample:
@@ -72,21 +74,22 @@ class StyledConv2d(nn.Module):
         bias_D11 = (self.bias * ACTIVATION_GAIN).to(dtype)[:, None, None]
         y_NDHW = torch.addcmul(bias_D11, y_NDHW, gain_ND.to(dtype)[:, :, None, None])
         if noise != "none":
-            y_NDHW = y_NDHW + self._noise(y_NDHW, noise)
-        y_NDHW = F.leaky_relu(y_NDHW, LEAK)
-        return clamped(y_NDHW, None if self.clamp is None else self.clamp)
+            y_NDHW = y_NDHW.add_(self._noise(y_NDHW, noise))
+        return clamped(F.leaky_relu(y_NDHW, LEAK, inplace=True), self.clamp)
 
     def _convolve(self, x_NCHW: Tensor, weight_DCKK: Tensor) -> Tensor:
         if not self.upsample:
             return F.conv2d(x_NCHW, weight_DCKK, padding=1)
-        return blur(F.conv_transpose2d(x_NCHW, weight_DCKK.transpose(0, 1), stride=2), 1)
+        weight_CDKK = weight_DCKK.transpose(0, 1).contiguous()  # oneDNN would copy it in every pass
+        return blur(F.conv_transpose2d(x_NCHW, weight_CDKK, stride=2), 1)
 
     def _noise(self, y_NDHW: Tensor, noise: Noise) -> Tensor:
         """Return the noise times its strength, as what the activation reads."""
         if noise == "const":
             noise_N1HW = self.noise_const[None, None]
         else:
-            noise_N1HW = y_NDHW.new_empty(y_NDHW.shape[0], 1, *y_NDHW.shape[2:]).normal_()
+            shape = (y_NDHW.shape[0], 1, *y_NDHW.shape[2:])
+            noise_N1HW = torch.randn(shape, dtype=self.noise_const.dtype, device=y_NDHW.device)
         return (noise_N1HW * (self.noise_strength * ACTIVATION_GAIN)).to(y_NDHW.dtype)
 
 
@@ -104,7 +107,8 @@ class StyledOutput(nn.Module):
     def forward(self, x_NCHW: Tensor, style_NZ: Tensor) -> Tensor:
         """Return [N, D, H, W] in the styles' dtype, at least float32."""
         # The weights of each image: a few numbers, where scaling the image would be a pass over all of it.
-        weight_NDC = (self.affine(style_NZ) * self.weight_gain).unsqueeze(1) * self.weight
-        x_NCM = x_NCHW.flatten(2).to(weight_NDC.dtype)
-        y_NDM = torch.baddbmm(self.bias[:, None], weight_NDC, x_NCM)
-        return clamped(y_NDM.view(*y_NDM.shape[:2], *x_NCHW.shape[2:]), self.clamp)
+        weight_NCD = (self.affine(style_NZ) * self.weight_gain).unsqueeze(2) * self.weight.mT
+        x_NHWC = x_NCHW.permute(0, 2, 3, 1).to(weight_NCD.dtype)
+        y_NMD = torch.baddbmm(self.bias, x_NHWC.flatten(1, 2), weight_NCD)
+        y_NDHW = y_NMD.view(*x_NHWC.shape[:3], -1).permute(0, 3, 1, 2)
+        return clamped(y_NDHW, self.clamp)

@@ -74,4 +74,5 @@ class SaveSnapshot:
 
     def run(self, run: Run) -> None:
         """Write."""
+        run.settle()
         run.write_aside("a snapshot", lambda: write_snapshot(run))

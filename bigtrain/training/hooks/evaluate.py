@@ -34,6 +34,7 @@ class Evaluate:
 
     def run(self, run: Run) -> None:
         """Evaluate and record; every rank generates its share."""
+        run.settle()
         for number, name in enumerate(run.averages.averages):
             evaluation = self._evaluate(run, name)
             self._record(run, name, evaluation, is_first=number == 0)

@@ -111,15 +111,14 @@ class Status:
 def _heldout_batches(run: Run) -> list[Batch]:
     """Return the first held-out images in micro-batches, which fit memory; none without `data.holdout`.
 
-    Micro-batches are whole, since networks may compare the images of one; fewer images than that make one batch of
-    whole statistics groups.
+    Networks may compare the images of one: batches hold whole statistics groups, whatever the micro-batch.
     """
     held = run.shards.holdout()
     numbers = held.numbers()[:HELDOUT_IMAGES].tolist() if held.num_samples else []
-    size = run.engine.layout.micro_images
     group = run.recipe.minibatch_std_images or 1
-    whole = len(numbers) // size * size or len(numbers) // group * group or len(numbers)
-    return [held.load(numbers[first : first + size]) for first in range(0, whole, size)]
+    size = -(-run.engine.layout.micro_images // group) * group
+    whole = len(numbers) // group * group or len(numbers)
+    return [held.load(numbers[first : min(first + size, whole)]) for first in range(0, whole, size)]
 
 
 def _memory_gib(device: torch.device) -> float:
