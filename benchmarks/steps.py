@@ -1,10 +1,11 @@
 """Both players' turns of StyleGAN2 and BigGAN at 64 and 128 px, and the moving average, against their textbook forms.
 
-A turn is the game's own loss, backward and a fused Adam step, on fixed images, 2 CPU threads. Ours and the reference
+A turn is the game's own loss, backward and a fused Adam step, on fixed images, 2 CPU threads (or OMP_NUM_THREADS). Ours and the reference
 play the same game with the same numbers; the reference's networks have the layers of `reference_forms.py` and
 `reference_stylegan2.py`. Rows named bf16 compare ours under autocast (`ours`) with ours in float32 (`reference`).
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.progress import Progress
 
-NUM_THREADS = 2
+NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 GROUP_IMAGES = 4  # of StyleGAN2's minibatch standard deviation
 Change = Callable[[nn.Module], nn.Module]
 

@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from bigtrain.interop import load_released
 from bigtrain.interop.stylegan2_ada import released_name
+from bigtrain.losses.penalties import gradient_square, path_lengths
 from bigtrain.networks.layers.minibatch_std import MinibatchStd
 from bigtrain.recipe.errors import WeightsError
 
@@ -104,9 +105,7 @@ def test_logits_and_the_generators_loss_and_gradients_agree(reference):
 
 
 def test_r1_penalty_and_its_gradients_agree(reference):
-    real_NCHW = reference.real_NCHW.requires_grad_()
-    (slope_NCHW,) = torch.autograd.grad(reference.judge(real_NCHW).sum(), real_NCHW, create_graph=True)
-    penalty_N = slope_NCHW.square().sum((1, 2, 3))
+    penalty_N = gradient_square(reference.judge, reference.real_NCHW).square_N
     (0.5 * penalty_N.mean()).backward()
     assert difference(penalty_N, reference.tensors["out.r1_penalty_per_image"]) < AGREEMENT
     found = reference.gradient_differences("grad.r1_half_mean.D.", reference.discriminator, "discriminator")
@@ -117,9 +116,8 @@ def test_r1_penalty_and_its_gradients_agree(reference):
 def test_path_lengths_and_their_gradients_agree(reference):
     generator, tensors = reference.generator, reference.tensors
     w_NLW = generator.mapping(reference.latent_NZ, reference.label_N)
-    projected = (generator.synthesis(w_NLW, "const") * tensors["in.pl_noise"]).sum()
-    (slope_NLW,) = torch.autograd.grad(projected, w_NLW, create_graph=True)
-    length_N = slope_NLW.square().sum(2).mean(1).sqrt()
+    noise_NCHW = tensors["in.pl_noise"] * reference.side  # there it is divided by sqrt(H W) already
+    length_N = path_lengths(generator.synthesis(w_NLW, "const"), w_NLW, noise_NCHW)
     length_N.square().mean().backward()
     assert difference(length_N, tensors["out.pl_lengths"]) < AGREEMENT
     found = reference.gradient_differences("grad.pl_sq_mean.G.", generator, "generator")
