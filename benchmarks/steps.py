@@ -1,8 +1,9 @@
 """Both players' turns of StyleGAN2 and BigGAN at 64 and 128 px, and the moving average, against their textbook forms.
 
-A turn is the game's own loss, backward and a fused Adam step, on fixed images, 2 CPU threads (or OMP_NUM_THREADS). Ours and the reference
-play the same game with the same numbers; the reference's networks have the layers of `reference_forms.py` and
-`reference_stylegan2.py`. Rows named bf16 compare ours under autocast (`ours`) with ours in float32 (`reference`).
+A turn is the game's own loss, backward and a fused Adam step, on fixed images, 2 CPU threads (or OMP_NUM_THREADS). Ours
+and the reference play the same game with the same numbers; the reference's networks have the layers of
+`reference_forms.py` and `reference_stylegan2.py`. Rows named bf16 compare ours under autocast (`ours`) with ours in
+float32 (`reference`).
 """
 
 import os
