@@ -1,7 +1,8 @@
 """Equalised learning rate (Karras et al. 2018, arXiv:1710.10196): weights are N(0, 1) and scaled to He's std when used.
 
-Adam's steps are then the same share of every weight. All layers here take what autocast would do as an argument: they
-compute in the dtype of their input, and a network decides which of its blocks get a reduced one.
+Adam's steps are then the same share of every weight. Layers compute in the dtype of their input, whatever autocast
+says: a network decides which of its blocks get a reduced one. Images are in channels_last memory, but for small ones
+under float32 weights: channels_last convolutions reorder the weight in every pass.
 """
 
 # Axes: N images, C features in, D features out, H height, W width, K classes
@@ -25,10 +26,15 @@ def clamped(x: Tensor, limit: float | None) -> Tensor:
     return x if limit is None else x.clamp(-limit, limit)
 
 
+def outweighed(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether a weight has more numbers than what it is applied to, and needs no copy in another dtype."""
+    return x.dtype == weight.dtype and x.numel() < weight.numel()
+
+
 def scaled(x: Tensor, weight: Tensor, gain: float) -> tuple[Tensor, Tensor]:
     """Return an input and a weight of its dtype whose product has `gain` in it, in whichever of the two is smaller."""
-    if x.dtype == weight.dtype and x.numel() < weight.numel():
-        return x * gain, weight
+    if outweighed(x, weight):
+        return (x * gain).contiguous(), weight
     return x, (weight * gain).to(x.dtype)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigtrain.networks.layers.equalised import ACTIVATION_GAIN, LEAK, EqualisedLinear, clamped
+from bigtrain.networks.layers.equalised import ACTIVATION_GAIN, LEAK, EqualisedLinear, clamped, outweighed
 from bigtrain.networks.layers.fir import blur
 
 DEMODULATION_EPS = 1e-8  # added to squared norms
@@ -68,7 +68,9 @@ class StyledConv2d(nn.Module):
         scale_NM = scale_NC.square().repeat_interleave(weight_DCKK[0, 0].numel(), 1)
         norm_ND = scale_NM @ weight_DCKK.square().flatten(1).mT
         gain_ND = ACTIVATION_GAIN * (norm_ND + DEMODULATION_EPS).rsqrt()
-        y_NDHW = self._convolve(x_NCHW * scale_NC.to(dtype)[:, :, None, None], weight_DCKK.to(dtype))
+        x_NCHW = x_NCHW * scale_NC.to(dtype)[:, :, None, None]
+        x_NCHW = x_NCHW.contiguous() if outweighed(x_NCHW, weight_DCKK) else x_NCHW
+        y_NDHW = self._convolve(x_NCHW, weight_DCKK.to(dtype))
         if self.upsample:
             gain_ND = gain_ND * 4  # the transposed convolution fills a quarter of what the low-pass averages
         bias_D11 = (self.bias * ACTIVATION_GAIN).to(dtype)[:, None, None]
