@@ -20,7 +20,7 @@ class BatchStatistics:
         group_images: images that share statistics. Fewer than the local batch: it is cut into contiguous groups, each
             treated alone. More: `ranks` local batches make one group. None: the whole local batch (times `ranks`).
         ranks: how many ranks share one group.
-        reduce: differentiable sum of a tensor over those ranks, called once per layer and forward; None if ranks is 1.
+        reduce: differentiable sum of a tensor over those ranks; None if ranks is 1.
         update: "now" folds the statistics into the running ones at once, "later" keeps them until
             `commit_running_statistics`, "never" drops them.
     """
