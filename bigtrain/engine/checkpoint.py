@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from bigtrain.engine import checkpoint_disk as disk
+from bigtrain.engine import faults
 from bigtrain.engine.checkpoint_disk import FileFacts
 from bigtrain.engine.checkpoint_files import (
     BAD_PREFIX,
@@ -119,6 +120,7 @@ class Checkpoints:
             CheckpointError: there are checkpoints and none verifies: never a silent fresh start. Or one cannot be used
                 for a reason that is no damage: a format of another version, or no permission to read it.
         """
+        faults.reach("load")
         found = self._ranks.broadcast_object(self.saved() if self._ranks.is_main else [])
         reasons: list[str] = []
         for images in found:

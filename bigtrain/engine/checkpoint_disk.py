@@ -1,7 +1,7 @@
 """Durable file operations: what they have done is still done after a power cut, and each of them can be watched.
 
 Every call that changes the disk goes through OPERATIONS, so that tests count them, stop the process at each in turn, or
-have one fail. A file is durable once it is written and fsynced and the folder that names it is fsynced too.
+have one fail; the calls of saves are sites of `faults` too. A file is durable once it is written and fsynced and the folder that names it is fsynced too.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bigtrain.engine import faults
 
 WRITE_BYTES = 16 * 2**20  # one write call; bounds what a signal can interrupt and what sha256 takes at a time
 READ_BYTES = 16 * 2**20
@@ -58,9 +60,11 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
             size += len(view)
             while len(view):
                 piece = view[:WRITE_BYTES]
-                written = OPERATIONS["write"](file, piece)
+                faults.reach("checkpoint.write")
+                written = OPERATIONS["write"](file, faults.spoil_bytes("checkpoint.write", piece))
                 digest.update(piece[:written])
                 view = view[written:]
+        faults.reach("checkpoint.fsync")
         OPERATIONS["fsync"](file)
     finally:
         OPERATIONS["close"](file)
@@ -95,6 +99,7 @@ def sync_folder(path: Path) -> None:
 
 def rename(old: Path, new: Path) -> None:
     """Give a file or folder another name in its folder, durably."""
+    faults.reach("checkpoint.rename")
     OPERATIONS["rename"](old, new)
     sync_folder(new.parent)
 
@@ -111,6 +116,7 @@ def remove_tree(path: Path) -> None:
     Raises:
         OSError: something could not be removed.
     """
+    faults.reach("checkpoint.prune")
     if path.is_symlink() or path.is_file():
         OPERATIONS["unlink"](path)
         return

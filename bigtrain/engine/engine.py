@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws, seed_of
+from bigtrain.engine import faults
 from bigtrain.engine.launch import Launch
 from bigtrain.engine.optimizers import AdamSettings, step_where
 from bigtrain.engine.players import Player
@@ -146,7 +147,7 @@ class Engine:
     def _on_device(self, batch: Batch, draws: Draws) -> Batch:
         flip_N = draws.uniform("flip") < 0.5 if self.settings.mirror else None
         real = batch.on_device(self.device, flip_N)
-        return replace(real, image_NCHW=real.image_NCHW.to(self.settings.dtype))
+        return replace(real, image_NCHW=faults.spoil("data", real.image_NCHW.to(self.settings.dtype)))
 
     def _play_micro_batch(
         self, turn: Turn, number: int, micro_index: int, is_last: bool, batch: Batch | None, progress: Progress
@@ -161,7 +162,9 @@ class Engine:
             precision = "fp32" if turn.full_precision else self.settings.precision
             with autocast(precision, self.device):
                 loss = self.wrapped[turn.player](turn, real, draws, progress)
-            self.scalers[turn.player].scale(loss.value / self.layout.accumulation).backward()
+            faults.reach("backward")
+            value = faults.spoil("backward", loss.value / self.layout.accumulation)
+            self.scalers[turn.player].scale(value).backward()
         return loss.stats
 
     def _reduction(self, player: str, is_last: bool) -> AbstractContextManager[object]:
@@ -179,6 +182,7 @@ class Engine:
 
     def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, turn: Turn) -> dict[str, Tensor]:
         """Return means over micro-batches and ranks, float64 scalars, with one reduction."""
+        faults.reach("allreduce")
         names = sorted(terms[0])
         rows = torch.stack([torch.stack([term[name].double() for name in names]) for term in terms])
         means = self.ranks.mean_tensor(torch.cat([rows.mean(0), norm.detach().double()[None]]))

@@ -8,6 +8,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import UsageError
 
@@ -30,7 +31,7 @@ def start(engine: str, timeout_minutes: float) -> Launch:
     """Join the processes that the launcher started, under the recipe's engine.
 
     Raises:
-        UsageError: the launcher started something else than the recipe's `engine`.
+        UsageError: the launcher started something else than the recipe's `engine`, or a fault is asked for that is none.
     """
     _check_launcher(engine)
     accelerator = Accelerator(
@@ -49,6 +50,7 @@ def start(engine: str, timeout_minutes: float) -> Launch:
     if engine == "plain" and world > 1:
         raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
     ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
+    faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
     return Launch(accelerator, ranks)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from bigtrain.data.batch import Batch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
+from bigtrain.engine import faults
 from bigtrain.engine.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
 from bigtrain.engine.engine import Engine, Outcome, Played
@@ -91,12 +92,15 @@ class Run:
     def read(self, turn: Turn) -> tuple[Batch | None, ...]:
         """Return this rank's micro-batches for a turn, and count real images as taken where it reads new ones."""
         if turn.reads == "next":
+            faults.reach("data")
             self.batches = self.feed.read(self.progress.position)
             self.progress = self.progress.after_read(self.recipe.batch_images)
         return self.batches if turn.reads != "none" else (None,) * self.engine.layout.accumulation
 
     def play(self, number: int, turn: Turn) -> None:
         """Play one turn of a step; what it did is read after the next step, or when `settle` is called."""
+        if number == 0:
+            faults.reach("step")
         batches = self.read(turn)
         played = self.engine.play(turn, number, batches, self.progress)
         self.unread.append(UnreadTurn(turn, played, batches, self.progress))

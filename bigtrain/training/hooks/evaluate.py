@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
+from bigtrain.engine import faults
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
 from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
@@ -49,6 +50,7 @@ class Evaluate:
         seed = seed_of(settings.seed, "evaluation")
 
         def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
+            faults.reach("evaluate")
             return torch.cat(list(sampler.images(index_N, None, Truncation(), seed)))
 
         law = getattr(run.recipe.game, "fake_labels", "none") if run.facts.image.num_classes else "none"
