@@ -1,7 +1,8 @@
 """Durable file operations: what they have done is still done after a power cut, and each of them can be watched.
 
 Every call that changes the disk goes through OPERATIONS, so that tests count them, stop the process at each in turn, or
-have one fail; the calls of saves are sites of `faults` too. A file is durable once it is written and fsynced and the folder that names it is fsynced too.
+have one fail; those of saves are sites of `faults` too. A file is durable once it is written and fsynced and the folder
+that names it is fsynced too.
 """
 
 import contextlib

@@ -54,8 +54,8 @@ class Fault:
         match = FORM.fullmatch(text.strip())
         if match is None or match["kind"] not in KINDS or match["site"] not in SITES:
             raise UsageError(
-                f"{VARIABLE}: '{text}' is not <kind>@<site>:<n>[,rank=<r>] with a kind of {', '.join(KINDS)} and a site "
-                f"of {', '.join(SITES)}; correct or unset it"
+                f"{VARIABLE}: '{text}' is not <kind>@<site>:<n>[,rank=<r>] with a kind of {', '.join(KINDS)} and a "
+                f"site of {', '.join(SITES)}; correct or unset it"
             )
         return cls(match["kind"], match["site"], int(match["number"]), int(match["rank"]) if match["rank"] else None)
 

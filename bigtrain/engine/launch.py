@@ -31,7 +31,7 @@ def start(engine: str, timeout_minutes: float) -> Launch:
     """Join the processes that the launcher started, under the recipe's engine.
 
     Raises:
-        UsageError: the launcher started something else than the recipe's `engine`, or a fault is asked for that is none.
+        UsageError: the launcher started something else than the recipe's `engine`, or BIGTRAIN_FAULT names no fault.
     """
     _check_launcher(engine)
     accelerator = Accelerator(
