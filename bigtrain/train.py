@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     signals = watch()
     recipe = load_recipe(arguments.recipe, arguments.overrides, Recipe)
     check_installed(tracker_names(recipe))
-    launch = start(recipe.engine, recipe.timeout_minutes)
+    launch = start(recipe.engine, recipe.timeout_minutes, tuple(recipe.game.players))
     with RunLock(recipe.run_folder, launch.ranks), RunStatus(recipe.run_folder, launch.ranks) as status:
         built = build(recipe, launch, signals)
         try:

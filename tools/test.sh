@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/environment.sh
-set_up_environment test
+set_up_environment test,deepspeed
 
 marks=()
 if [[ ${1:-} == --full ]]; then

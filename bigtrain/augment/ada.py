@@ -29,6 +29,7 @@ from bigtrain.augment.registry import AUGMENTATIONS, Adaptation, Augmentation, A
 from bigtrain.augment.resampling import SYM6, warp
 from bigtrain.augment.slots import Slots
 from bigtrain.augment.spectrum import amplify, octave_filters, octave_gains
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Share
 
 NOISE_STD = 0.1  # of the half-normal standard deviation of additive noise
@@ -93,8 +94,17 @@ class AdaSettings(AugmentationSettings):
         """The rule of the paper, unless there is no target."""
         return None if self.target is None else Adaptation(self.target, self.every, self.speed_images)
 
-    def build(self) -> "Ada":
-        """Return the augmentation; it has no parameters and no state."""
+    def build(self, channels: int = 3) -> "Ada":
+        """Return the augmentation of images of so many channels; it has no parameters and no state.
+
+        Raises:
+            RecipeError: the pipe turns colors, and there are neither 1 nor 3 channels.
+        """
+        if "color" in PIPES[self.pipe] and channels not in (1, 3):
+            raise RecipeError(
+                f"game.augment.pipe: {self.pipe} turns colors of gray or RGB images, but image.channels is {channels}; "
+                "choose a pipe without c, such as bg"
+            )
         return Ada(PIPES[self.pipe])
 
 

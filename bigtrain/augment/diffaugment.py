@@ -42,8 +42,8 @@ class DiffAugmentSettings(AugmentationSettings):
             raise ValueError("name at least one of color, translation, cutout, each at most once")
         return policy
 
-    def build(self) -> "DiffAugment":
-        """Return the augmentation; it has no parameters and no state."""
+    def build(self, channels: int = 3) -> "DiffAugment":
+        """Return the augmentation, which takes images of any number of channels; it has no parameters and no state."""
         return DiffAugment(self.policy)
 
 

@@ -7,21 +7,21 @@ its figures are read later (DDP itself may wait, where a parameter got no gradie
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws, seed_of
 from bigtrain.engine import faults
 from bigtrain.engine.launch import Launch
-from bigtrain.engine.optimizers import AdamSettings, step_where
+from bigtrain.engine.optimizers import AdamSettings
 from bigtrain.engine.players import Player
 from bigtrain.engine.precision import autocast, build_scaler, compiler
 from bigtrain.engine.readback import Readback
+from bigtrain.engine.wrapping import wrap
 from bigtrain.games.base import Game, Turn
 from bigtrain.networks.layers.minibatch_std import set_minibatch_std
 from bigtrain.networks.layers.running import BatchStatistics
@@ -90,8 +90,9 @@ class Engine:
             for name, player in self.players.items()
         }
         self.scalers = {name: build_scaler(settings.precision, self.device) for name in self.players}
-        self.wrapped: dict[str, nn.Module] = {
-            name: launch.accelerator.prepare_model(player) for name, player in self.players.items()
+        self.wrapped = {
+            name: wrap(player, self.optimizers[name], self.scalers[name], launch)
+            for name, player in self.players.items()
         }
         self._batchnorm = {
             "on": self._statistics(settings.batchnorm_images, "later"),
@@ -118,10 +119,9 @@ class Engine:
         for micro_index, batch in enumerate(batches):
             is_last = micro_index == len(batches) - 1
             terms.append(self._play_micro_batch(turn, number, micro_index, is_last, batch, progress))
-        norm = self._finish_gradients(turn.player)
-        figures = self._average(terms, norm, turn)
+        figures = self._average(terms, self.wrapped[turn.player].squared_norm(), turn)
         stepped = torch.stack(list(figures.values())).isfinite().all()
-        is_rescaled = ~norm.isfinite() & self._can_rescale(turn.player)
+        is_rescaled = ~figures[norm_name(turn)].isfinite() & self._can_rescale(turn.player)
         self._step(turn.player, progress.images_seen, stepped)
         self._observe(turn, figures, stepped)
         numbers = [*figures.values(), stepped, is_rescaled]
@@ -157,37 +157,23 @@ class Engine:
         # Per-pixel noise and dropout come from torch's generators: equal again after a restart in an equal layout.
         facts = (self.settings.seed, progress.salt, progress.steps, number, micro_index, self.ranks.rank)
         torch.manual_seed(seed_of(*facts))
-        with self._reduction(turn.player, is_last):
+        wrapped = self.wrapped[turn.player]
+        with wrapped.reduction(is_last):
             # A gradient through a bf16 forward is percents off, and its gradient more.
             precision = "fp32" if turn.full_precision else self.settings.precision
             with autocast(precision, self.device):
-                loss = self.wrapped[turn.player](turn, real, draws, progress)
+                loss = wrapped.play(turn, real, draws, progress)
             faults.reach("backward")
-            value = faults.spoil("backward", loss.value / self.layout.accumulation)
-            self.scalers[turn.player].scale(value).backward()
+            wrapped.backward(faults.spoil("backward", loss.value / self.layout.accumulation))
         return loss.stats
 
-    def _reduction(self, player: str, is_last: bool) -> AbstractContextManager[object]:
-        """Reduce gradients in the last micro-batch only: one reduction a turn."""
-        return nullcontext() if is_last else self.launch.accelerator.no_sync(self.wrapped[player])
-
-    def _finish_gradients(self, name: str) -> Tensor:
-        """Unscale gradients, give zeros to parameters without one, and return the norm over all of them."""
-        player = self.players[name]
-        self.scalers[name].unscale_(self.optimizers[name])
-        for parameter in player.parameters():
-            if parameter.grad is None:  # so that Adam's moments decay alike under every engine
-                parameter.grad = torch.zeros_like(parameter)
-        return torch.nn.utils.get_total_norm([p.grad for p in player.parameters() if p.grad is not None])
-
-    def _average(self, terms: list[dict[str, Tensor]], norm: Tensor, turn: Turn) -> dict[str, Tensor]:
+    def _average(self, terms: list[dict[str, Tensor]], squared_norm: Tensor, turn: Turn) -> dict[str, Tensor]:
         """Return means over micro-batches and ranks, float64 scalars, with one reduction."""
         faults.reach("allreduce")
         names = sorted(terms[0])
         rows = torch.stack([torch.stack([term[name].double() for name in names]) for term in terms])
-        means = self.ranks.mean_tensor(torch.cat([rows.mean(0), norm.detach().double()[None]]))
-        norm_name = f"gradient_norm_{turn.player}" if turn.loss == "main" else f"gradient_norm_{turn.loss}"
-        return dict(zip([*names, norm_name], means.unbind(), strict=True))
+        *means, square = self.ranks.mean_tensor(torch.cat([rows.mean(0), squared_norm[None]])).unbind()
+        return {**dict(zip(names, means, strict=True)), norm_name(turn): square.sqrt()}
 
     def _can_rescale(self, player: str) -> Tensor:
         """Return a bool scalar: whether the player's loss scale is there and may still be halved."""
@@ -196,12 +182,8 @@ class Engine:
         return scaler.scale(one) > 1 if scaler.is_enabled() else one < 0
 
     def _step(self, name: str, images_seen: int, stepped: Tensor) -> None:
-        optimizer, scaler = self.optimizers[name], self.scalers[name]
         rate = self.settings.optimizers[name].learning_rate_at(images_seen, self.game.main_shares[name])
-        step_where(optimizer, rate, stepped)  # not scaler.step: whether values are finite is agreed across ranks
-        if scaler.is_enabled():
-            scaler.update()  # backs off where unscaling met a non-finite gradient, which every rank has met alike
-        optimizer.zero_grad(set_to_none=True)
+        self.wrapped[name].step(rate, stepped)
         for network in self.players[name].own.values():
             commit_running_statistics(network, self.ranks.mean_tensor, wanted=stepped)
 
@@ -213,3 +195,8 @@ class Engine:
             self.game.after_turn(turn, figures)
             for tensor, old in zip(state, before, strict=True):
                 tensor.copy_(torch.where(stepped, tensor, old))
+
+
+def norm_name(turn: Turn) -> str:
+    """Return what the log calls the norm of a turn's gradient."""
+    return f"gradient_norm_{turn.player if turn.loss == 'main' else turn.loss}"

@@ -2,6 +2,7 @@
 recipe."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +13,9 @@ from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import UsageError
 
+ZERO_STAGES = {"zero1": 1, "zero2": 2}
+"""Engines that DeepSpeed runs, where there is more than one process."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -19,6 +23,8 @@ class Launch:
 
     accelerator: Accelerator
     ranks: Ranks
+    zero_stage: int = 0
+    """Which stage of ZeRO the players run under; 0: none."""
 
     @property
     def device(self) -> torch.device:
@@ -27,14 +33,34 @@ class Launch:
         return device
 
 
-def start(engine: str, timeout_minutes: float) -> Launch:
+def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> Launch:
     """Join the processes that the launcher started, under the recipe's engine.
 
+    Args:
+        engine: plain, ddp, zero1 or zero2; one process alone is the same under all of them.
+        timeout_minutes: how long a rank waits for the others.
+        players: names of the players, each of which becomes a DeepSpeed engine under ZeRO.
+
     Raises:
-        UsageError: the launcher started something else than the recipe's `engine`, or BIGTRAIN_FAULT names no fault.
+        UsageError: the launcher started something else than the recipe's `engine`, DeepSpeed is not installed, or
+            BIGTRAIN_FAULT names no fault.
     """
     _check_launcher(engine)
-    accelerator = Accelerator(
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    zero_stage = ZERO_STAGES.get(engine, 0) if world > 1 else 0
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if zero_stage else "false"
+    timeout = timedelta(minutes=timeout_minutes)
+    accelerator = _deepspeed(zero_stage, timeout, players) if zero_stage else _replicated(timeout)
+    world = accelerator.num_processes
+    if engine == "plain" and world > 1:
+        raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
+    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
+    faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
+    return Launch(accelerator, ranks, zero_stage)
+
+
+def _replicated(timeout: timedelta) -> Accelerator:
+    return Accelerator(
         mixed_precision="no",  # autocast is entered per turn, so that penalty turns may stay in float32
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
@@ -43,15 +69,29 @@ def start(engine: str, timeout_minutes: float) -> Launch:
             DistributedDataParallelKwargs(
                 find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
             ),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes)),
+            InitProcessGroupKwargs(timeout=timeout),
         ],
     )
-    world = accelerator.num_processes
-    if engine == "plain" and world > 1:
-        raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
-    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
-    faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
-    return Launch(accelerator, ranks)
+
+
+def _deepspeed(stage: int, timeout: timedelta, players: Sequence[str]) -> Accelerator:
+    """Return an Accelerator with a DeepSpeed plugin for each player."""
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ["ACCELERATE_USE_CPU"] = "false"  # Accelerate knows DeepSpeed on accelerators only
+    try:
+        from bigtrain.engine.deepspeed_config import plugin
+    except ImportError as error:
+        raise UsageError(
+            f"engine: zero{stage} needs DeepSpeed, which cannot be imported ({error}); "
+            "pip install 'bigtrain[deepspeed]'"
+        ) from error
+    return Accelerator(
+        mixed_precision="no",
+        deepspeed_plugins={player: plugin(stage) for player in players},
+        kwargs_handlers=[InitProcessGroupKwargs(backend="nccl" if on_gpu else "gloo", timeout=timeout)],
+    )
 
 
 def has_launcher_here() -> bool:
@@ -65,11 +105,17 @@ def has_launcher_here() -> bool:
 
 
 def _check_launcher(engine: str) -> None:
-    asks_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    asks_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asks_deepspeed or asks_fsdp:
-        started = "DeepSpeed" if asks_deepspeed else "FSDP"
+    started = {name for name in ("DEEPSPEED", "FSDP") if _is_set(f"ACCELERATE_USE_{name}")}
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    if "DEEPSPEED" in started and stage and stage == str(ZERO_STAGES.get(engine)):
+        started.remove("DEEPSPEED")
+    if started:
+        what = f"DeepSpeed (ZeRO stage {stage})" if "DEEPSPEED" in started else "FSDP"
         raise UsageError(
-            f"accelerate launch was told to use {started}, but the recipe says engine: {engine}; "
+            f"accelerate launch was told to use {what}, but the recipe says engine: {engine}; "
             "start it without that flag (the engine is the recipe's)"
         )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"

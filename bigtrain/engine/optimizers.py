@@ -1,5 +1,6 @@
 """Optimizers of players: Adam (Kingma and Ba 2015, arXiv:1412.6980) with a scheduled learning rate."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -46,17 +47,28 @@ class AdamSettings(Settings):
         return self.learning_rate.at(images_seen) * main_share
 
 
-def step_where(optimizer: torch.optim.Optimizer, learning_rate: float, wanted: Tensor) -> None:
+def step_where(
+    optimizer: torch.optim.Optimizer,
+    learning_rate: float,
+    wanted: Tensor,
+    make_step: Callable[[], object] | None = None,
+) -> None:
     """Make one step with `learning_rate`, or none at all where the bool scalar `wanted` is False.
 
     The device decides; the host does not wait for it. Step counters do not count a step that was not made.
+
+    Args:
+        optimizer: a fused one.
+        learning_rate: of all its parameters.
+        wanted: on the optimizer's device.
+        make_step: has the optimizer make its step somewhere within; None: it is asked directly.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     # What torch's GradScaler hands to fused optimizers.
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.found_inf = (~wanted).float()  # type: ignore[attr-defined]
-    optimizer.step()
+    (make_step or optimizer.step)()
 
 
 def named_state(player: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -75,6 +87,21 @@ def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensor
     """Put back what `named_state` returned.
 
     Raises:
+        KeyError, RuntimeError: as `check_named_state`.
+    """
+    check_named_state(player, tensors)
+    parameters = dict(player.named_parameters())
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition("/")
+        parameter = parameters[owner]
+        dtype = value.dtype if key == STEP_COUNTER else parameter.dtype
+        optimizer.state[parameter][key] = value.clone().to(parameter.device, dtype)
+
+
+def check_named_state(player: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Return if `tensors` hold state of every parameter in its shape, or nothing at all (no step was made).
+
+    Raises:
         KeyError: some parameters have saved state and one has none, or state is saved of a parameter that is not there.
         RuntimeError: saved state has another shape than its parameter.
     """
@@ -84,9 +111,6 @@ def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensor
         parameter = parameters[owner]
         if key != STEP_COUNTER and value.shape != parameter.shape:
             raise RuntimeError(f"{name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
-        dtype = value.dtype if key == STEP_COUNTER else parameter.dtype
-        moved = value.clone().to(parameter.device, dtype)
-        optimizer.state[parameter][key] = moved
-    missing = [name for name, parameter in parameters.items() if not optimizer.state.get(parameter)]
+    missing = parameters.keys() - {name.rpartition("/")[0] for name in tensors}
     if tensors and missing:
-        raise KeyError(f"no saved optimizer state of {missing}")
+        raise KeyError(f"no saved optimizer state of {sorted(missing)}")

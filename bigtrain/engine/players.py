@@ -6,11 +6,11 @@ raw networks, and every turn is one wrapped forward pass and one backward pass.
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws
-from bigtrain.games.base import Game, Loss, Turn
+from bigtrain.games.base import Game, Turn
 from bigtrain.recipe.progress import Progress
 
 
@@ -29,10 +29,13 @@ class Player(nn.Module):
         object.__setattr__(self, "game", game)
         object.__setattr__(self, "others", others)
 
-    def forward(self, turn: Turn, batch: Batch | None, draws: Draws, progress: Progress) -> Loss:
-        """Return the game's loss of this turn on the raw networks."""
+    def forward(
+        self, turn: Turn, batch: Batch | None, draws: Draws, progress: Progress
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the game's loss of this turn on the raw networks, as a tuple: wrappers look for tensors in it."""
         networks: Mapping[str, nn.Module] = {**dict(self.own.named_children()), **self.others}
-        return self.game.loss(turn, networks, batch, draws, progress)
+        loss = self.game.loss(turn, networks, batch, draws, progress)
+        return loss.value, loss.stats
 
     def take_the_floor(self) -> None:
         """Let gradients reach this player's networks and no others."""

@@ -109,7 +109,7 @@ class NoiseToImage:
         self.players = settings.players
         self.averaged = ("generator",)
         self.penalties = {penalty.name: penalty for penalty in penalties}
-        self.augmentation = settings.augment.build() if settings.augment is not None else None
+        self.augmentation = settings.augment.build(facts.image.channels) if settings.augment is not None else None
         self.state = self._state()
         self.main_shares = {player: self._main_share(player) for player in self.players}
         # Batch statistics over real and generated images together would leak which is which.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import bigtrain.games.noise_to_image  # noqa: F401  (registers the game)
 import bigtrain.networks  # noqa: F401  (registers the networks)
@@ -24,6 +24,11 @@ from bigtrain.sampling.truncation import Truncation, TruncationText
 from bigtrain.training.layout import Dealing
 
 SCHEMA_VERSION = 1
+PARTITIONED_WEIGHTS = (
+    "partitions the weights themselves, and then a loss that holds a gradient (R1, path length) is wrong or fails; "
+    "GANs fit without it: take zero1 or zero2"
+)
+REFUSED_ENGINES = {"zero3": "ZeRO-3", "fsdp": "FSDP", "fsdp2": "FSDP2"}
 STYLEGAN2_GROUP = 4  # images that StyleGAN2's minibatch standard deviation compares
 
 
@@ -121,8 +126,9 @@ class Recipe(Settings):
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Mode of torch.compile for the loss functions of turns without a gradient penalty (without CUDA graphs); needs a
     C++ compiler."""
-    engine: Literal["plain", "ddp"] = "plain"
-    """One process, or one process a device under DistributedDataParallel."""
+    engine: Literal["plain", "ddp", "zero1", "zero2"] = "plain"
+    """One process; or one process a device: under DistributedDataParallel, or under DeepSpeed's ZeRO of stage 1 (each
+    holds a part of the optimizers' moments) or 2 (of gradients too)."""
     timeout_minutes: float = Field(default=30, gt=0)
     """How long a rank waits for the others before it gives up."""
     image: ImageSettings
@@ -143,6 +149,13 @@ class Recipe(Settings):
     samples: SamplesSettings = SamplesSettings()
     allow_change: tuple[str, ...] = ()
     """Keys in which a resume may differ from the run it resumes."""
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _refuse_partitioned_weights(cls, engine: object) -> object:
+        if isinstance(engine, str) and engine in REFUSED_ENGINES:
+            raise ValueError(f"{REFUSED_ENGINES[engine]} {PARTITIONED_WEIGHTS}")
+        return engine
 
     @property
     def run_folder(self) -> Path:
@@ -165,6 +178,11 @@ class Recipe(Settings):
         """Yield one sentence for each rule between keys that this recipe breaks."""
         yield from self._batch_problems()
         yield from self._game_problems()
+        if self.precision == "fp16" and self.engine.startswith("zero"):
+            yield (
+                f"precision: fp16 scales the loss of each player, which engine: {self.engine} cannot; take precision: "
+                "bf16, or engine: ddp"
+            )
         if len({each.name for each in self.ema}) != len(self.ema):
             yield "ema: two averages have the same halflife_images; give each its own or drop one"
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import bigtrain
 from bigtrain.engine.checkpoint import Checkpoint, SaveFailedError
-from bigtrain.engine.optimizers import load_named_state, named_state
 from bigtrain.recipe.errors import CheckpointError, RecipeError, SavesFailedError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.schema import Recipe
@@ -40,12 +39,12 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tensors_of(run: "Run") -> dict[str, Tensor]:
-    """Return every tensor that training changes, by name; the same on all ranks."""
+    """Return every tensor that training changes, by name; the same on all ranks. Collective where ZeRO has parts."""
     tensors: dict[str, Tensor] = {}
     for name, network in run.game.networks.items():
         tensors |= _prefixed(f"network/{name}", network.state_dict())
-    for name, player in run.engine.players.items():
-        tensors |= _prefixed(f"optimizer/{name}", named_state(player, run.engine.optimizers[name]))
+    for name, wrapped in run.engine.wrapped.items():
+        tensors |= _prefixed(f"optimizer/{name}", wrapped.state())
     return tensors | _prefixed("average", run.averages.state()) | _prefixed("game", run.game.state.state_dict())
 
 
@@ -136,8 +135,8 @@ def _load_tensors(run: "Run", tensors: Mapping[str, Tensor]) -> None:
         raise KeyError(f"averages {sorted(kept.keys() ^ saved.keys())[:3]}")
     for name, tensor in kept.items():
         tensor.copy_(saved[name])
-    for name, player in run.engine.players.items():
-        load_named_state(player, run.engine.optimizers[name], _under(f"optimizer/{name}", tensors))
+    for name, wrapped in run.engine.wrapped.items():
+        wrapped.load_state(_under(f"optimizer/{name}", tensors))
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

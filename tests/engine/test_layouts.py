@@ -10,7 +10,7 @@ from bigtrain.data.batch import Batch
 from bigtrain.engine.ema import AverageSettings, WeightAverages
 from bigtrain.engine.engine import Engine, EngineSettings
 from bigtrain.engine.launch import start
-from bigtrain.engine.optimizers import AdamSettings, named_state
+from bigtrain.engine.optimizers import AdamSettings
 from bigtrain.engine.ranks import Ranks
 from bigtrain.games.base import DataFacts
 from bigtrain.games.noise_to_image import NoiseToImageSettings
@@ -56,12 +56,13 @@ def trained(
     ranks: Ranks, micro_images: int, steps: int, dtype: torch.dtype, options: dict[str, Any] | None = None
 ) -> dict[str, Tensor]:
     """Play steps on this rank and return every network, average and Adam moment."""
-    launch = start("plain" if ranks.world == 1 else "ddp", timeout_minutes=1)
-    layout = Layout(ranks.rank, ranks.world, micro_images, BATCH_IMAGES)
     options = dict(options or {})
+    engine_name, eps = options.pop("engine", "ddp"), options.pop("eps", 1e-6)
+    launch = start("plain" if ranks.world == 1 else engine_name, 1, ("discriminator", "generator"))
+    layout = Layout(ranks.rank, ranks.world, micro_images, BATCH_IMAGES)
     build = options.pop("build", None)
     game = build() if build else toy_game(options.pop("objective", "hinge"), options.pop("discriminator_turns", 1))
-    optimizers = {name: AdamSettings(learning_rate={"constant": 2e-4}) for name in game.players}
+    optimizers = {name: AdamSettings(learning_rate={"constant": 2e-4}, eps=eps) for name in game.players}
     settings = EngineSettings(0, layout, optimizers, batchnorm_images=BATCHNORM_IMAGES, dtype=dtype, **options)
     engine, progress = Engine(game, settings, launch), Progress()
     averages = WeightAverages((AverageSettings(halflife_images=40),), game)
@@ -78,8 +79,8 @@ def trained(
     tensors = {f"{name}.{key}": t for name, net in game.networks.items() for key, t in net.state_dict().items()}
     tensors |= {f"average.{key}": tensor for key, tensor in averages.state().items()}
     tensors |= {f"game.{key}": tensor for key, tensor in game.state.state_dict().items()}
-    for name, player in engine.players.items():
-        tensors |= {f"{name}/{key}": t for key, t in named_state(player, engine.optimizers[name]).items()}
+    for name, wrapped in engine.wrapped.items():
+        tensors |= {f"{name}/{key}": t for key, t in wrapped.state().items()}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 

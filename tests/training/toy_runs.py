@@ -58,11 +58,16 @@ def toy_overrides(shards: Path, run_dir: Path, *more: str) -> list[str]:
     return [*TOY, f"data.shards={shards}", f"run_dir={run_dir}", *more]
 
 
-def play(ranks: Ranks, overrides: list[str], stop_after_steps: int | None = None) -> Progress:
-    """Build and train a toy run, stopped by a signal to the last rank after some step; return where it stands."""
-    recipe = load_recipe(RECIPE, [*overrides, f"engine={'plain' if ranks.world == 1 else 'ddp'}"], Recipe)
+def toy_run(ranks: Ranks, overrides: list[str], engine: str = "ddp") -> Run:
+    """Build a toy run under an engine, or plain where it is alone; resumed if it was saved."""
+    recipe = load_recipe(RECIPE, [*overrides, f"engine={'plain' if ranks.world == 1 else engine}"], Recipe)
     recipe.run_folder.mkdir(parents=True, exist_ok=True)
-    run = build(recipe, start(recipe.engine, timeout_minutes=1))
+    return build(recipe, start(recipe.engine, 1, tuple(recipe.game.players)))
+
+
+def play(ranks: Ranks, overrides: list[str], stop_after_steps: int | None = None, engine: str = "ddp") -> Progress:
+    """Build and train a toy run, stopped by a signal to the last rank after some step; return where it stands."""
+    run = toy_run(ranks, overrides, engine)
     if stop_after_steps is not None and ranks.rank == ranks.world - 1:
         run.hooks.append(StopAfter(stop_after_steps))
     train(run)
