@@ -220,7 +220,8 @@ class Checkpoints(CheckpointFolder):
         """Write a checkpoint, in the thread of a save; the parts that can fail are agreed on one by one."""
         ranks, images = self._savers, share.images
         self._check_same_form(share)
-        aside = self._agree(images, None, lambda: self._prepare(share))
+        self._agree(images, None, lambda: self._prepare(share))
+        aside = self._agree(images, None, lambda: self.open_aside(images) if ranks.is_main else None)
         aside = ranks.broadcast_object(aside)
         if aside is not None:
             facts = self._agree(images, aside, lambda: self._write_part(aside, share))
@@ -241,10 +242,9 @@ class Checkpoints(CheckpointFolder):
                 f"{self.path}; start again from the checkpoint before"
             )
 
-    def _prepare(self, share: _Share) -> Path | None:
+    def _prepare(self, share: _Share) -> None:
         share.first()
         _refuse_not_finite(share.staged.wait())
-        return self.open_aside(share.images) if self._savers.is_main else None
 
     def _write_part(self, aside: Path, share: _Share) -> FileFacts:
         name = part_name(self._savers.rank, self._savers.world)
