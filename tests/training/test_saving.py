@@ -130,11 +130,24 @@ def test_a_failed_write_costs_one_checkpoint_and_nothing_else(
 def test_any_failed_write_costs_one_checkpoint_and_nothing_else(
     digits: Path, tmp_path: Path, quiet: tuple[Path, list[int]], culprit: int
 ) -> None:
+    """One run whose every second save fails, each at another of its writes."""
     writes = quiet[1][culprit]
-    for number in range(1, writes + 1):
-        how = ("enospc", "eio")[number % 2]
-        break_writes(digits, tmp_path / str(number), culprit, writes + number, how)
-        assert_same_end(tmp_path / str(number), quiet[0])
+    good_before = [number * writes + number * (number + 1) // 2 for number in range(writes)]  # visits, of cut saves too
+    text = ";".join(
+        f"{('enospc', 'eio')[number % 2]}@checkpoint.write:{before + number + 1},rank={culprit}"
+        for number, before in enumerate(good_before)
+    )
+    length = f"total_images={2 * writes * BATCH_IMAGES}"
+    settings = ("checkpoint={every_images: 16, keep_last: 3}", length)
+    limit = {"hang_limit_s": 1800.0}
+    assert run_ranks(2, enter_with_fault, toy_overrides(digits, tmp_path / "q", *settings), "", **limit) == [0, 0]
+    assert run_ranks(2, enter_with_fault, toy_overrides(digits, tmp_path / "r", *settings), text, **limit) == [0, 0]
+    alarms = events(tmp_path / "r", "alarm")
+    assert [event["failed_saves"] for event in alarms] == [1] * writes
+    assert [event["images_seen"] for event in events(tmp_path / "r", "checkpoint")] == [
+        number * 2 * BATCH_IMAGES for number in range(1, writes + 1)
+    ]
+    assert_same_end(tmp_path / "r", tmp_path / "q")
 
 
 @pytest.mark.two_process
