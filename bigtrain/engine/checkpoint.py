@@ -37,7 +37,7 @@ from bigtrain.engine.ranks import FailedElsewhere, Ranks
 from bigtrain.engine.staging import Staged, Staging
 from bigtrain.recipe.errors import EXIT_BUG, CheckpointError, RanksDriftedError
 
-__all__ = ["Checkpoint", "Checkpoints", "SaveFailedError", "Saved", "deal", "read_checkpoint"]
+__all__ = ["Checkpoint", "Checkpoints", "NotFiniteError", "SaveFailedError", "Saved", "deal", "read_checkpoint"]
 
 MIN_KEEP_LAST = 2  # the newest may turn out damaged
 READ_ATTEMPTS = 3
@@ -54,8 +54,8 @@ class SaveFailedError(CheckpointError):
     """A checkpoint could not be written; the earlier ones are as they were."""
 
 
-class NotFiniteError(CheckpointError):
-    """A tensor that was to be saved holds NaN or infinity."""
+class NotFiniteError(SaveFailedError):
+    """A tensor that was to be saved holds NaN or infinity: nothing is wrong with the disk."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ class Checkpoints(CheckpointFolder):
         """Wait for the save in flight and return what it wrote; None where none is in flight.
 
         Raises:
-            SaveFailedError: the disk is full or broken, on any rank, or a tensor is not finite; raised on all. Earlier
-                checkpoints are untouched.
+            SaveFailedError: the disk is full or broken, on any rank; raised on all. Earlier checkpoints are untouched.
+            NotFiniteError: one of these too: a tensor of any rank's share is not finite.
             RanksDriftedError: ranks hold other tensors by name, shape or dtype; nothing was written.
         """
         save, self._in_flight = self._in_flight, None
@@ -203,12 +203,12 @@ class Checkpoints(CheckpointFolder):
                 raise CheckpointError("; ".join(reasons))
             problem = self._try_to_set_aside(images, reasons) if self._ranks.is_main else None
             if stuck := self._ranks.gather_problems(problem):
-                raise CheckpointError(f"{'; '.join(reasons)}; {'; '.join(stuck)}; make {self.path} writable")
-        has_any = bool(found) or any(self.path.glob(f"{BAD_PREFIX}*"))
+                raise CheckpointError(f"{'; '.join(reasons)}; {'; '.join(stuck)}; make {self.folder} writable")
+        has_any = bool(found) or any(self.folder.glob(f"{BAD_PREFIX}*"))
         if self._ranks.any_true(has_any):
             why = f" ({reasons[0]})" if reasons else ""
             raise CheckpointError(
-                f"{self.path} holds checkpoints and none of them verifies{why}; put a good copy back, or move the "
+                f"{self.folder} holds checkpoints and none of them verifies{why}; put a good copy back, or move the "
                 "folder away to start from the beginning"
             )
         return None
@@ -239,7 +239,7 @@ class Checkpoints(CheckpointFolder):
         if other is not None:
             raise RanksDriftedError(
                 f"rank {other} holds other tensors than rank 0 (by name, shape or dtype), so nothing was saved to "
-                f"{self.path}; start again from the checkpoint before"
+                f"{self.folder}; start again from the checkpoint before"
             )
 
     def _prepare(self, share: _Share) -> None:
@@ -270,8 +270,8 @@ class Checkpoints(CheckpointFolder):
         if is_bug:
             raise failure if failure is not None else FailedElsewhere("; ".join(problems), EXIT_BUG)
         way_out = "lower the learning rate, or use precision: fp32" if is_diverged else DISK_WAY_OUT
-        raise SaveFailedError(
-            f"the checkpoint after {images:,} images was not saved to {self.path} ({'; '.join(problems)}); earlier "
+        raise (NotFiniteError if is_diverged else SaveFailedError)(
+            f"the checkpoint after {images:,} images was not saved to {self.folder} ({'; '.join(problems)}); earlier "
             f"ones are untouched; {way_out}"
         ) from failure
 

@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 class CheckpointFolder:
     """RUN/checkpoints; nothing is read or written before a method is called."""
 
-    def __init__(self, path: Path, keep_last: int) -> None:
-        self.path = path
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.folder = folder
         self.keep_last = keep_last
         self._stamp = ProcessStamp.own()
         self._retention = threading.Lock()  # so that a pin never lands in a folder that is on its way out
 
     def saved(self) -> list[int]:
         """Return the images of the checkpoints that are there, newest first; complete once, but not verified."""
-        return committed(self.path)
+        return committed(self.folder)
 
     def place(self, images: int) -> Path:
         """Return where the checkpoint after that many images is, or would be."""
-        return self.path / folder_name(images)
+        return self.folder / folder_name(images)
 
     def open_aside(self, images: int) -> Path | None:
         """Return an empty folder to write a checkpoint in, or None where a good one of these images is there already.
@@ -58,7 +58,7 @@ class CheckpointFolder:
         Raises:
             OSError, CheckpointError: the disk refuses.
         """
-        disk.make_folder(self.path)
+        disk.make_folder(self.folder)
         self._remove_leftovers()
         if self.place(images).exists():
             try:
@@ -66,7 +66,7 @@ class CheckpointFolder:
                 return None
             except DamagedCheckpointError as error:
                 self.set_aside(images, [str(error)])
-        aside = self.path / f"{ASIDE_PREFIX}{folder_name(images)}-{self._suffix}"
+        aside = self.folder / f"{ASIDE_PREFIX}{folder_name(images)}-{self._suffix}"
         disk.make_folder(aside)
         return aside
 
@@ -87,7 +87,7 @@ class CheckpointFolder:
         try:
             sound = [images for images in self.saved() if self._is_sound(images)]
             for images in sound[self.keep_last :]:
-                trash = self.path / f"{ASIDE_PREFIX}{folder_name(images)}-{self._suffix}-pruned"
+                trash = self.folder / f"{ASIDE_PREFIX}{folder_name(images)}-{self._suffix}-pruned"
                 with self._retention:
                     is_kept = images == saved or (self.place(images) / PINNED).exists()
                     if not is_kept:
@@ -95,7 +95,7 @@ class CheckpointFolder:
                 if not is_kept:
                     disk.remove_tree(trash)
         except OSError as error:
-            log.warning("old checkpoints of %s could not be removed: %s", self.path, error)
+            log.warning("old checkpoints of %s could not be removed: %s", self.folder, error)
 
     def set_aside(self, images: int, reasons: Sequence[str]) -> None:
         """Rename a damaged checkpoint, so that nobody uses it and a person can look at it.
@@ -103,10 +103,10 @@ class CheckpointFolder:
         Raises:
             CheckpointError: the disk refuses.
         """
-        bad = self.path / f"{BAD_PREFIX}{folder_name(images)}"
+        bad = self.folder / f"{BAD_PREFIX}{folder_name(images)}"
         number = 2
         while bad.exists():
-            bad = self.path / f"{BAD_PREFIX}{folder_name(images)}.{number}"
+            bad = self.folder / f"{BAD_PREFIX}{folder_name(images)}.{number}"
             number += 1
         try:
             disk.rename(self.place(images), bad)
@@ -159,7 +159,7 @@ class CheckpointFolder:
 
     def _remove_leftovers(self) -> None:
         """Remove what killed saves and prunes left; they were never checkpoints, or are none any more."""
-        for path in self.path.glob(f"{ASIDE_PREFIX}*"):
+        for path in self.folder.glob(f"{ASIDE_PREFIX}*"):
             match = ASIDE_NAME.fullmatch(path.name)
             owner = match and ProcessStamp(match["host"], int(match["pid"]), int(match["start_ticks"]))
             if not owner or owner == self._stamp or not owner.is_alive_here:

@@ -8,7 +8,7 @@ import torch
 
 from bigtrain.engine import checkpoint_disk as disk
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint import Checkpoints, SaveFailedError, deal
+from bigtrain.engine.checkpoint import Checkpoints, NotFiniteError, deal
 from bigtrain.engine.checkpoint_files import DamagedCheckpointError, committed, folder_name, verify
 from bigtrain.engine.ranks import Ranks
 from bigtrain.engine.staging import Staging
@@ -96,7 +96,7 @@ def save_with_nan_on_rank_1(ranks, folder):
     tensors["optimizer/moment"].view(-1)[7] = float("nan")
     try:
         Checkpoints(folder, ranks).save(2, tensors, record(2))
-    except SaveFailedError as error:
+    except NotFiniteError as error:
         return str(error)
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_finite_is_never_committed_and_named(tmp_path, world):
 def test_every_float_dtype_is_looked_at(tmp_path, dtype, value):
     tensors = {"fine": torch.tensor([1e-40, -65504.0]), "ours": torch.zeros(9, dtype=dtype)}
     tensors["ours"][4] = value
-    with pytest.raises(SaveFailedError, match="ours holds 1 of 9 values"):
+    with pytest.raises(NotFiniteError, match="ours holds 1 of 9 values"):
         Checkpoints(tmp_path, Ranks.single()).save(1, tensors, {})
 
 
