@@ -90,6 +90,36 @@ def test_every_save_is_logged_once_it_is_on_disk(quiet: tuple[Path, list[int]]) 
     assert all(event["path"].endswith(folder_name(event["images_seen"])) for event in saved)
 
 
+def memory_of_saves(ranks: Ranks, overrides: list[str]) -> list[tuple[int, int]]:
+    """Train; return the address and the bytes of the memory for copies before each save and after the last."""
+    from bigtrain.engine.checkpoint import Checkpoints
+
+    begin, seen = Checkpoints.begin, []
+
+    def look(checkpoints: Checkpoints) -> None:
+        buffer = checkpoints._staging._buffer
+        seen.append((buffer.data_ptr(), buffer.numel()))
+
+    def look_and_begin(checkpoints: Checkpoints, *arguments: Any, **named: Any) -> None:
+        look(checkpoints)
+        begin(checkpoints, *arguments, **named)
+        look(checkpoints)
+
+    Checkpoints.begin = look_and_begin  # type: ignore[method-assign]
+    play(ranks, overrides)
+    return seen
+
+
+@pytest.mark.two_process
+def test_memory_for_copies_is_taken_once_before_the_first_save(digits: Path, tmp_path: Path) -> None:
+    shares = run_ranks(2, memory_of_saves, toy_overrides(digits, tmp_path, EVERY_SECOND_STEP))
+    assert all(len(seen) == 10 and len(set(seen)) == 1 for seen in shares)
+    sizes = [seen[0][1] for seen in shares]
+    part_bytes = [path.stat().st_size for path in sorted((tmp_path / "checkpoints" / folder_name(160)).glob("part-*"))]
+    for taken, written in zip(sizes, part_bytes, strict=True):
+        assert 0.5 * written < taken < 1.5 * written, "each rank takes memory for its own share alone"
+
+
 def break_writes(digits: Path, run_dir: Path, culprit: int, number: int, how: str) -> None:
     """Train on two ranks; the `number`-th write of one rank, in the second save, fails; check what that cost."""
     overrides = toy_overrides(digits, run_dir, EVERY_SECOND_STEP)
