@@ -94,6 +94,14 @@ class Ranks:
             words = dist.new_group(backend="gloo", timeout=timeout)
         return cls(dist.get_rank(), dist.get_world_size(), words, timeout)
 
+    def for_another_thread(self) -> "Ranks":
+        """Return the same ranks over a process group of their own, so that one other thread of each may speak to the
+        others' meanwhile: what one group says must come from one thread, in one order. All ranks call it together.
+        """
+        if self.world == 1:
+            return Ranks.single()
+        return Ranks(self.rank, self.world, dist.new_group(backend="gloo", timeout=self._timeout), self._timeout)
+
     @property
     def is_main(self) -> bool:
         """Whether this is rank 0, the one that writes logs and commits checkpoints."""

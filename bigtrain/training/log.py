@@ -59,11 +59,13 @@ class RunLog:
 
     def offset(self) -> int:
         """Return the length of the log in bytes; 0 on ranks that do not write."""
-        if self._file is None:
-            return 0
-        with contextlib.suppress(OSError):  # the checkpoint that asks for it will meet the same disk and say so
-            os.fsync(self._file.fileno())
-        return self._file.seek(0, os.SEEK_END)
+        return 0 if self._file is None else self._file.seek(0, os.SEEK_END)
+
+    def sync(self) -> None:
+        """Make what was logged durable: before the checkpoint that counts on it. Any thread may call it."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # the checkpoint will meet the same disk and say so
+                os.fsync(self._file.fileno())
 
     def resume_at(self, offset: int, time_before_s: float) -> None:
         """Cut the log back to a checkpoint's length, so that no event appears twice."""

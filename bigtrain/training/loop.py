@@ -2,7 +2,7 @@
 
 from bigtrain.recipe.errors import SavesFailedError
 from bigtrain.training.run import Run
-from bigtrain.training.state import save
+from bigtrain.training.saving import save
 
 
 def train(run: Run) -> bool:

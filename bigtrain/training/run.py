@@ -71,6 +71,7 @@ class Run:
     batches: tuple[Batch | None, ...] = ()
     unread: deque[UnreadTurn] = field(default_factory=deque)
     skipped_in_a_row: dict[str, int] = field(default_factory=dict)
+    being_saved: Progress | None = None
     saved_images: int | None = None
     failed_saves: int = 0
 
@@ -169,7 +170,8 @@ class Run:
             self.trackers.log(figures, self.progress.images_seen)
 
     def close(self) -> None:
-        """Stop workers, give signals back, put the log on disk."""
+        """Let a save in flight end, stop workers, give signals back, put the log on disk."""
+        self.checkpoints.close()
         if self.trackers is not None:
             self.trackers.close()
         self.preemption.close()

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 import bigtrain
-from bigtrain.engine.checkpoint import Checkpoint, SaveFailedError
-from bigtrain.recipe.errors import CheckpointError, RecipeError, SavesFailedError
+from bigtrain.engine.checkpoint import Checkpoint
+from bigtrain.recipe.errors import CheckpointError, RecipeError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.schema import Recipe
 
 if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accelerate
     from bigtrain.training.run import Run
 
-MAX_FAILED_SAVES = 3  # in a row, before the run stops
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
     "checkpoint", "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
@@ -73,29 +72,6 @@ def facts_record(run: "Run") -> dict[str, Any]:
         "world": run.launch.ranks.world,
         "versions": {"bigtrain": bigtrain.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
-
-
-def save(run: "Run") -> None:
-    """Write a checkpoint of this step, unless it is written already; collective.
-
-    A save that fails leaves the earlier checkpoints as they were, and training goes on.
-
-    Raises:
-        SavesFailedError: the third save in a row failed.
-    """
-    if run.saved_images == run.progress.images_seen:
-        return
-    run.settle()
-    try:
-        path = run.checkpoints.save(run.progress.images_seen, tensors_of(run), record_of(run))
-    except SaveFailedError as error:
-        run.failed_saves += 1
-        run.log.event("alarm", run.progress, reason=f"save failed: {error}", failed_saves=run.failed_saves)
-        if run.failed_saves >= MAX_FAILED_SAVES:
-            raise SavesFailedError(f"{run.failed_saves} saves in a row failed, the last one so: {error}") from error
-        return
-    run.saved_images, run.failed_saves = run.progress.images_seen, 0
-    run.log.event("checkpoint", run.progress, path=str(path))
 
 
 def restore(run: "Run", checkpoint: Checkpoint) -> None:

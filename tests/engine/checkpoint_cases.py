@@ -32,7 +32,7 @@ def state(images):
         "game/int16": torch.arange(3, dtype=torch.int16),
         "game/int8": torch.arange(3, dtype=torch.int8),
         "game/empty": torch.empty(0, 4),
-        "game/not_finite": torch.tensor([float("nan"), float("inf"), -0.0]),
+        "game/extremes": torch.tensor([-0.0, 1e-45, 3.4e38, -3.4e38]),
         "parameter": torch.nn.Parameter(torch.randn(3, generator=draw)),
     }
 
@@ -60,6 +60,17 @@ def is_state(checkpoint, images):
 
 def save(ranks, folder, images, keep_last=2):
     return Checkpoints(folder, ranks, keep_last).save(images, state(images), record(images))
+
+
+def save_in_background(ranks, folder, images, keep_last=2):
+    """Save as training does: what the tensors become once the save has begun must not reach the disk."""
+    checkpoints = Checkpoints(folder, ranks, keep_last)
+    tensors = state(images)
+    checkpoints.begin(images, tensors, record(images))
+    with torch.no_grad():
+        for tensor in tensors.values():
+            tensor.fill_(1)
+    return checkpoints.finish().path
 
 
 def save_alone(folder, *all_images, keep_last=2):

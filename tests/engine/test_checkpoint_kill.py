@@ -15,7 +15,16 @@ from bigtrain.engine import checkpoint_disk as disk
 from bigtrain.engine.checkpoint import SaveFailedError
 from bigtrain.engine.checkpoint_files import committed, folder_name
 from bigtrain.engine.ranks import Ranks
-from tests.engine.checkpoint_cases import MEMORY, StopAt, is_state, leftovers, load_alone, save, save_alone
+from tests.engine.checkpoint_cases import (
+    MEMORY,
+    StopAt,
+    is_state,
+    leftovers,
+    load_alone,
+    save,
+    save_alone,
+    save_in_background,
+)
 from tests.rank_pool import run_ranks, start_ranks
 
 WRITE_BYTES = 512  # several writes a file, so that a kill can fall between them
@@ -35,7 +44,7 @@ def save_stopping_at(ranks, folder, images, number, how, culprit):
     disk.WRITE_BYTES = WRITE_BYTES
     with StopAt(number if ranks.rank == culprit else None, how) as stop:
         try:
-            save(ranks, folder, images)
+            save_in_background(ranks, folder, images)
         except SaveFailedError as error:
             return stop.names, str(error)
     return stop.names, None

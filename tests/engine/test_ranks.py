@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -150,3 +151,33 @@ def test_ranks_are_forked_from_one_server_that_has_one_thread():
     assert first[:2] == second[:2] == (1, 1)
     assert first[2] == second[2] != os.getpid()
     assert (first[3:], second[3:]) == (("2", "0"), ("2", "1"))
+
+
+def speak_from_two_threads(ranks, number):
+    """Say things in two threads at once, each in its own order and at its own pace; return what each has heard."""
+    others, heard = ranks.for_another_thread(), []
+
+    def speak():
+        for place in range(number):
+            time.sleep(0.002 * ranks.rank)
+            heard.append(others.gather_objects(("thread", place, others.rank)))
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    own = []
+    for place in range(number):
+        time.sleep(0.001 * (1 - ranks.rank))
+        own.append(ranks.gather_objects(("main", place, ranks.rank)))
+    thread.join()
+    return own, heard
+
+
+@pytest.mark.two_process
+def test_another_thread_has_a_group_of_its_own():
+    for own, heard in run_ranks(2, speak_from_two_threads, 30):
+        assert own == [[("main", place, rank) for rank in range(2)] for place in range(30)]
+        assert heard == [[("thread", place, rank) for rank in range(2)] for place in range(30)]
+
+
+def test_one_process_needs_no_group_for_another_thread():
+    assert Ranks.single().for_another_thread().gather_objects(7) == [7]

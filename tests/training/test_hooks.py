@@ -9,8 +9,8 @@ import pytest
 
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DivergenceError
-from bigtrain.training.hooks.checkpoint import evaluated
 from bigtrain.training.log import read_log
+from bigtrain.training.saving import evaluated
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import as_json, enter, play, status_lines, toy_overrides
 

@@ -1,0 +1,99 @@
+"""Saving while training goes on: a save is begun at one step and finished, told and counted at a later one.
+
+What becomes of a save is learnt by all ranks at the same step, so they count alike. At most one is in flight.
+"""
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from bigtrain.engine.checkpoint import SaveFailedError
+from bigtrain.recipe.errors import SavesFailedError
+from bigtrain.training.state import record_of, tensors_of
+
+if TYPE_CHECKING:
+    from bigtrain.training.run import Run
+
+MAX_FAILED_SAVES = 3  # in a row, before the run stops
+BEST = "best evaluation so far: "
+
+
+def reserve(run: "Run") -> None:
+    """Take the memory that saves need; once the optimizers have state, which is after the first step."""
+    run.checkpoints.reserve(tensors_of(run))
+
+
+def begin(run: "Run") -> None:
+    """Copy this step's state and write it in the background, unless it is written already; collective.
+
+    A save that was in flight is finished first.
+    """
+    finish(run)
+    if run.saved_images == run.progress.images_seen:
+        return
+    run.settle()
+    run.being_saved = run.progress
+    run.checkpoints.begin(run.progress.images_seen, tensors_of(run), record_of(run), first=run.log.sync)
+
+
+def finish(run: "Run") -> None:
+    """Wait for the save in flight, if there is one, log what became of it, and pin what evaluated best; collective.
+
+    A save that failed has left the earlier checkpoints as they were, and training goes on.
+
+    Raises:
+        SavesFailedError: it was the third in a row that failed.
+    """
+    progress, run.being_saved = run.being_saved, None
+    if progress is None:
+        return
+    try:
+        saved = run.checkpoints.finish()
+    except SaveFailedError as error:
+        run.failed_saves += 1
+        run.log.event("alarm", run.progress, reason=f"save failed: {error}", failed_saves=run.failed_saves)
+        if run.failed_saves >= MAX_FAILED_SAVES:
+            raise SavesFailedError(f"{run.failed_saves} saves in a row failed, the last one so: {error}") from error
+        return
+    assert saved is not None
+    run.saved_images, run.failed_saves = saved.images, 0
+    run.log.event("checkpoint", progress, path=str(saved.path), stall_s=saved.stall_s, save_s=saved.save_s)
+    run.write_aside("the pins of the best checkpoints", lambda: pin_best(run))
+
+
+def save(run: "Run") -> None:
+    """Have this step on disk when it returns, unless the save fails, which it counts and logs; collective.
+
+    Raises:
+        SavesFailedError: the third save in a row failed.
+    """
+    begin(run)
+    finish(run)
+
+
+def pin_best(run: "Run") -> None:
+    """Keep the `keep_best` saved checkpoints of the smallest Frechet distance from being pruned, and let go of
+    others."""
+    saved = set(run.checkpoints.saved())
+    distances = {images: distance for images, distance in evaluated(run).items() if images in saved}
+    best = sorted(distances, key=lambda images: (distances[images], images))[: run.recipe.checkpoint.keep_best]
+    for images in best:
+        run.checkpoints.pin(images, f"{BEST}{distances[images]:.6g}")
+    for images, reason in run.checkpoints.pinned().items():
+        if images not in best and reason.startswith(BEST):
+            run.checkpoints.unpin(images)
+
+
+def evaluated(run: "Run") -> dict[int, float]:
+    """Return the Frechet distance by images seen, of the recipe's first average and its newest protocol alone."""
+    found: dict[str, dict[int, float]] = {}
+    newest = ""
+    for path in sorted((run.folder / "evaluations").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["protocol"]["sampling"]["average"] != run.recipe.ema[0].name:
+            continue
+        newest = path.stem.partition("-")[2]  # <images>-<protocol>.json: two protocols are never compared
+        distance = float(next(iter(record["figures"].values())))  # the first figure is the Frechet distance
+        if math.isfinite(distance):
+            found.setdefault(newest, {})[int(record["images_seen"])] = distance
+    return found.get(newest, {})
