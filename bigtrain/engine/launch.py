@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
-from bigtrain.recipe.errors import UsageError
+from bigtrain.engine.roll_call import Limits
+from bigtrain.recipe.errors import RankLostError, UsageError
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,35 @@ class Launch:
 def start(engine: str, timeout_minutes: float) -> Launch:
     """Join the processes that the launcher started, under the recipe's engine.
 
+    Args:
+        engine: the recipe's.
+        timeout_minutes: the recipe's; the groups wait as long as a start may take, since the heartbeat keeps the time
+            and says who is missing.
+
     Raises:
+        RankLostError: not all of the launcher's processes have come.
         UsageError: the launcher started something else than the recipe's `engine`, or BIGTRAIN_FAULT names no fault.
     """
     _check_launcher(engine)
-    accelerator = Accelerator(
+    timeout = timedelta(seconds=Limits.of(timeout_minutes).start_s)
+    try:
+        accelerator = _accelerator(timeout)
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RankLostError(
+            f"not all {os.environ.get('WORLD_SIZE')} processes of this run have met at {where} within {timeout} "
+            f"({error}); see what the others said"
+        ) from error
+    world = accelerator.num_processes
+    if engine == "plain" and world > 1:
+        raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
+    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout.total_seconds())
+    faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
+    return Launch(accelerator, ranks)
+
+
+def _accelerator(timeout: timedelta) -> Accelerator:
+    return Accelerator(
         mixed_precision="no",  # autocast is entered per turn, so that penalty turns may stay in float32
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
@@ -43,15 +69,9 @@ def start(engine: str, timeout_minutes: float) -> Launch:
             DistributedDataParallelKwargs(
                 find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
             ),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes)),
+            InitProcessGroupKwargs(timeout=timeout),
         ],
     )
-    world = accelerator.num_processes
-    if engine == "plain" and world > 1:
-        raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
-    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
-    faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
-    return Launch(accelerator, ranks)
 
 
 def has_launcher_here() -> bool:
