@@ -109,6 +109,7 @@ class Run:
         """Play one turn of a step; what it did is read after the next step, or when `settle` is called."""
         if number == 0:
             whereabouts.note("the step", steps=self.progress.steps)
+            self.engine.pace.begin_step()
             faults.reach("step")
         batches = self.read(turn)
         whereabouts.note(f"turn {turn.name}")
@@ -120,6 +121,7 @@ class Run:
         self.averages.update(self.recipe.batch_images, self.progress.images_seen)
         self._read_turns(before_step=self.progress.steps)
         self.progress = self.progress.after_step(self.recipe.batch_images)
+        self.engine.pace.end_step()
         whereabouts.note("between steps", is_under_way=True)
 
     def settle(self) -> None:
