@@ -124,7 +124,8 @@ class Recipe(Settings):
     engine: Literal["plain", "ddp"] = "plain"
     """One process, or one process a device under DistributedDataParallel."""
     timeout_minutes: float = Field(default=30, gt=0)
-    """How long a rank waits for the others before it gives up."""
+    """How long a rank may be silent or stand still before the others end the run and name it; three times as long, and
+    at least ten minutes, until its first step is made."""
     image: ImageSettings
     """What the images are."""
     game: GAMES.union()  # type: ignore[valid-type]
