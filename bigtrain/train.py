@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; return 0 when the run is complete and 75 when it was stopped politely and saved."""
     if has_launcher_here():
         die_with_parent()
-    signals = watch()
+    signals = watch()  # until the process ends
     recipe = load_recipe(arguments.recipe, arguments.overrides, Recipe)
     check_installed(tracker_names(recipe))
     launch = start(recipe.engine, recipe.timeout_minutes)

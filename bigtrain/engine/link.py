@@ -55,7 +55,7 @@ class Link:
         is_there = bool(chunk) and len(self._unread) < MOST_UNREAD_BYTES
         try:
             return [dict(json.loads(line)) for line in lines], is_there
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):  # a stranger
             return [], False
 
     def close(self) -> None:

@@ -109,6 +109,7 @@ class Preemption:
         """
         self._ranks = ranks
         self._signals = signals if signals is not None else watch()
+        self._is_own_watch = signals is None
         self.reason: str | None = None
         """Who was asked, once `requested()` was true: "SIGUSR2 on rank 1"; None before."""
 
@@ -138,8 +139,13 @@ class Preemption:
         return self.reason is not None
 
     def close(self) -> None:
-        """Give the signal handlers back."""
-        self._signals.restore()
+        """Give the signal handlers back, if they were taken here.
+
+        A watch that was handed in goes on: a launcher sends TERM as soon as one rank has failed, and must not cut short
+        what the others still have to write.
+        """
+        if self._is_own_watch:
+            self._signals.restore()
 
 
 def die_with_parent(signum: int = signal.SIGTERM) -> None:

@@ -13,6 +13,7 @@ from bigtrain.engine import faults
 from bigtrain.engine.preemption import Preemption
 from bigtrain.engine.ranks import Ranks
 from tests.rank_pool import Outcome, RankProcesses, run_ranks, start_ranks
+from tests.training.test_launchers import launch
 from tests.training.test_resume import assert_same_run
 from tests.training.toy_runs import as_json, enter, final_state, toy_overrides
 
@@ -141,3 +142,16 @@ def test_a_rank_that_is_not_where_the_others_wait_is_named(digits: Path, tmp_pat
     for outcome in outcomes:
         assert sentence_of(outcome).startswith(f"rank {rank} is stuck: its main thread has not moved for ")
     assert f"rank {rank} is stuck" in as_json(tmp_path / "status.json")["state"]
+
+
+def test_a_killed_rank_of_a_real_launcher_is_named_in_the_status_file(digits: Path, tmp_path: Path) -> None:
+    """The launcher sends the others TERM as soon as it has seen the end of one."""
+    options, overrides = ["--multi_gpu", "--num_processes", "2"], run_overrides(digits, tmp_path)
+    process = launch(options, overrides, ACCELERATE_USE_CPU="true", **{faults.VARIABLE: "kill@backward:6,rank=1"})
+    out, err = process.communicate(timeout=2 * HANG_LIMIT_S)
+    assert process.returncode != 0
+    sentence = "rank 1 is lost: its process ended on "
+    assert sentence in err, out + err
+    status = as_json(tmp_path / "status.json")
+    assert status["exit_status"] == 9
+    assert status["state"].startswith(f"failed: {sentence}")
