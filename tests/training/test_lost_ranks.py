@@ -3,15 +3,18 @@
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from bigtrain.engine import faults
+from bigtrain.engine import faults, roll_call
+from bigtrain.engine.launch import start
 from bigtrain.engine.preemption import Preemption
 from bigtrain.engine.ranks import Ranks
+from bigtrain.recipe.errors import RankLostError
 from tests.rank_pool import Outcome, RankProcesses, run_ranks, start_ranks
 from tests.training.test_launchers import launch
 from tests.training.test_resume import assert_same_run
@@ -142,6 +145,21 @@ def test_a_rank_that_is_not_where_the_others_wait_is_named(digits: Path, tmp_pat
     for outcome in outcomes:
         assert sentence_of(outcome).startswith(f"rank {rank} is stuck: its main thread has not moved for ")
     assert f"rank {rank} is stuck" in as_json(tmp_path / "status.json")["state"]
+
+
+def meet_nobody(ranks: Ranks) -> None:
+    """Start as one of two processes, of which the other never comes."""
+    roll_call.LEAST_START_S = 1.0
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    os.environ.update(place, MASTER_PORT=port, ACCELERATE_USE_CPU="true")
+    with pytest.raises(RankLostError, match=f"not all 2 processes of this run have met at 127.0.0.1:{port} within"):
+        start("ddp", timeout_minutes=1e-3)
+
+
+def test_a_rank_that_never_comes_is_not_waited_for_without_end() -> None:
+    run_ranks(1, meet_nobody)
 
 
 def test_a_killed_rank_of_a_real_launcher_is_named_in_the_status_file(digits: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ PHASES = {
     "data wait": ("slow@data:5", 3),
     "gradient accumulation": ("slow@backward:9", 3),
     "evaluation": ("slow@evaluate:2", 4),
+    "last evaluation": ("slow@evaluate:6", 8),
     "save": ("slow@checkpoint.write:2", 2),
 }
 
@@ -90,7 +91,11 @@ def stop_and_go_on(digits: Path, folder: Path, phase: str, signum: int, receiver
     newest = newest_complete(folder / "run" / "checkpoints")
     assert newest is not None
     assert int(newest.name) == 16 * stopped_at
-    unfinished = {"start-up": "cache/classifiers/*", "evaluation": "run/evaluations/*"}
+    unfinished = {
+        "start-up": "cache/classifiers/*",
+        "evaluation": "run/evaluations/*",
+        "last evaluation": "run/evaluations/000000000128*",
+    }
     if phase in unfinished:
         assert not list(folder.glob(unfinished[phase])), "long work was finished first"
     assert run_ranks(2, enter, overrides, hang_limit_s=HANG_LIMIT_S) == [0, 0]
@@ -122,6 +127,7 @@ REDUCED = [
     ("data wait", signal.SIGUSR2, (0, 1)),
     ("gradient accumulation", signal.SIGUSR2, (1,)),
     ("evaluation", signal.SIGTERM, (1,)),
+    ("last evaluation", signal.SIGUSR2, (0,)),
     ("save", signal.SIGUSR1, (0,)),
 ]
 GRID = list(itertools.product(PHASES, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2), ((0,), (1,), (0, 1))))
