@@ -93,12 +93,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         assert self._post is not None
-        last_s = time.monotonic()
         while not self._ended.is_set() and self._verdict is None:
-            now_s = time.monotonic()
-            if now_s - last_s > STOPPED_BEATS * self._beat_s:
-                self._post.roll_call.forgive(now_s)
-            last_s = now_s
             self._verdict = self._post.beat(self._beat_s)
         if self._verdict is not None:
             self._judged.set()
@@ -147,6 +142,7 @@ class _Post:
     def __init__(self, rank: int, roll_call: RollCall, signals: SignalWatch) -> None:
         self.rank, self.roll_call, self.signals = rank, roll_call, signals
         self.host = socket.gethostname()
+        self._ready_s = time.monotonic()
         self.selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self.selector.register(self._woken, selectors.EVENT_READ, self._woken)
@@ -181,6 +177,10 @@ class _Post:
     def ready(self, wait_s: float) -> list[Any]:
         """Wait for a message at most so long; return who has sent one. Signals to this process end the wait too."""
         found = [key.data for key, _ in self.selector.select(wait_s)]
+        now_s = time.monotonic()
+        if now_s - self._ready_s > STOPPED_BEATS * wait_s:
+            self.roll_call.forgive(now_s)
+        self._ready_s = now_s
         if self.signals.arrivals in found:
             self.signals.arrived()
         return [data for data in found if data not in (self._woken, self.signals.arrivals)]

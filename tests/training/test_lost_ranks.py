@@ -21,8 +21,9 @@ from tests.training.test_resume import assert_same_run
 from tests.training.toy_runs import as_json, enter, final_state, toy_overrides
 
 pytestmark = pytest.mark.two_process
-TIMEOUT_S = 4.0
+TIMEOUT_S = 6.0
 HANG_LIMIT_S = 200.0
+SUSPENDED_S = 14.0
 # Hang detectors: 0.3 s and TIMEOUT_S + 1.2 s were seen; promised are 10 s, and 10 s after the timeout.
 LEFT_WITHIN_S, STOP_NOTICED_WITHIN_S = 10.0, 10 * TIMEOUT_S
 
@@ -145,6 +146,20 @@ def test_a_rank_that_is_not_where_the_others_wait_is_named(digits: Path, tmp_pat
     for outcome in outcomes:
         assert sentence_of(outcome).startswith(f"rank {rank} is stuck: its main thread has not moved for ")
     assert f"rank {rank} is stuck" in as_json(tmp_path / "status.json")["state"]
+
+
+def test_a_job_that_was_suspended_whole_goes_on(digits: Path, tmp_path: Path) -> None:
+    """As schedulers do that take turns; clocks go on meanwhile, and nobody is to blame for it."""
+    overrides = run_overrides(digits, tmp_path, f"timeout_minutes={SUSPENDED_S / 60 / 2}")
+    group = start_ranks(2, live, overrides, "slow@step:5", hang_limit_s=HANG_LIMIT_S)
+    group.wait_for(tmp_path / "checkpoints" / f"{4 * 16:012d}")
+    time.sleep(0.5)
+    for rank in (0, 1):
+        group.signal(rank, signal.SIGSTOP)
+    time.sleep(SUSPENDED_S)
+    for rank in (0, 1):
+        group.signal(rank, signal.SIGCONT)
+    assert [outcome.exit_status for outcome in group.outcomes()] == [0, 0]
 
 
 def meet_nobody(ranks: Ranks) -> None:
