@@ -67,3 +67,12 @@ def average_per_tensor(averaged: nn.Module, followed: nn.Module, decay: float) -
         kept.copy_(live.lerp(kept, decay))
     for kept, live in zip(averaged.buffers(), followed.buffers(), strict=True):
         kept.copy_(live)
+
+
+def flat_all_reduce(gradients: list[Tensor], world: int) -> None:
+    """Average gradients over ranks the plain way: all of them in one tensor, after backward, waited for."""
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= world
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from bigtrain.cli import run_door, say
+from bigtrain.engine.heartbeat import Heartbeat
 from bigtrain.engine.launch import has_launcher_here, start
 from bigtrain.engine.lock import RunLock
 from bigtrain.engine.preemption import die_with_parent, watch
+from bigtrain.engine.roll_call import Limits
 from bigtrain.engine.trackers import check_installed
 from bigtrain.recipe.errors import EXIT_DONE, EXIT_REQUEUE
 from bigtrain.recipe.load import load_recipe, recipe_text
@@ -30,14 +32,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; return 0 when the run is complete and 75 when it was stopped politely and saved."""
     if has_launcher_here():
         die_with_parent()
-    signals = watch()
+    signals = watch()  # until the process ends
     recipe = load_recipe(arguments.recipe, arguments.overrides, Recipe)
     check_installed(tracker_names(recipe))
     launch = start(recipe.engine, recipe.timeout_minutes, tuple(recipe.game.players))
-    with RunLock(recipe.run_folder, launch.ranks), RunStatus(recipe.run_folder, launch.ranks) as status:
+    limits = Limits.of(recipe.timeout_minutes)
+    with (
+        RunLock(recipe.run_folder, launch.ranks),
+        RunStatus(recipe.run_folder, launch.ranks) as status,
+        Heartbeat(launch.ranks, limits, signals, status.lose),
+    ):
         built = build(recipe, launch, signals)
         try:
-            if built.is_done:
+            if built.is_complete:
                 _say(built, f"is complete: {built.progress.images_seen:,} images seen; raise total_images to go on")
             else:
                 _train(built)
@@ -46,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         status.end(built)
         launch.ranks.barrier()  # past the commit: whoever leaves first may take the others down
     launch.accelerator.end_training()
-    return EXIT_DONE if built.is_done else EXIT_REQUEUE
+    return EXIT_DONE if built.is_complete else EXIT_REQUEUE
 
 
 def _train(built: Run) -> None:

@@ -18,6 +18,7 @@ from bigtrain.draws import Draws, seed_of
 from bigtrain.engine import faults
 from bigtrain.engine.launch import Launch
 from bigtrain.engine.optimizers import AdamSettings
+from bigtrain.engine.pace import Pace
 from bigtrain.engine.players import Player
 from bigtrain.engine.precision import autocast, build_scaler, compiler
 from bigtrain.engine.readback import Readback
@@ -79,6 +80,7 @@ class Engine:
     def __init__(self, game: Game, settings: EngineSettings, launch: Launch) -> None:
         self.game, self.settings, self.launch = game, settings, launch
         self.layout, self.ranks, self.device = settings.layout, launch.ranks, launch.device
+        self.pace = Pace(launch.device)
         for network in game.networks.values():
             network.to(self.device, settings.dtype)
         game.state.to(self.device, settings.dtype)
@@ -152,6 +154,7 @@ class Engine:
     def _play_micro_batch(
         self, turn: Turn, number: int, micro_index: int, is_last: bool, batch: Batch | None, progress: Progress
     ) -> dict[str, Tensor]:
+        self.pace.begin()
         draws = self.draws(number, micro_index, progress)
         real = None if batch is None else self._on_device(batch, draws)
         # Per-pixel noise and dropout come from torch's generators: equal again after a restart in an equal layout.
@@ -164,7 +167,9 @@ class Engine:
             with autocast(precision, self.device):
                 loss = wrapped.play(turn, real, draws, progress)
             faults.reach("backward")
-            wrapped.backward(faults.spoil("backward", loss.value / self.layout.accumulation))
+            value = faults.spoil("backward", loss.value / self.layout.accumulation)
+            self.pace.end_after(value)
+            wrapped.backward(value)
         return loss.stats
 
     def _average(self, terms: list[dict[str, Tensor]], squared_norm: Tensor, turn: Turn) -> dict[str, Tensor]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
-from bigtrain.recipe.errors import UsageError
+from bigtrain.engine.roll_call import Limits
+from bigtrain.recipe.errors import RankLostError, UsageError
 
 ZERO_STAGES = {"zero1": 1, "zero2": 2}
 """Engines that DeepSpeed runs, where there is more than one process."""
@@ -38,23 +40,31 @@ def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> L
 
     Args:
         engine: plain, ddp, zero1 or zero2; one process alone is the same under all of them.
-        timeout_minutes: how long a rank waits for the others.
+        timeout_minutes: the recipe's; the groups wait as long as a start may take, since the heartbeat keeps the time
+            and says who is missing.
         players: names of the players, each of which becomes a DeepSpeed engine under ZeRO.
 
     Raises:
+        RankLostError: not all of the launcher's processes have come.
         UsageError: the launcher started something else than the recipe's `engine`, DeepSpeed is not installed, or
             BIGTRAIN_FAULT names no fault.
     """
     _check_launcher(engine)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    zero_stage = ZERO_STAGES.get(engine, 0) if world > 1 else 0
+    zero_stage = ZERO_STAGES.get(engine, 0) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if zero_stage else "false"
-    timeout = timedelta(minutes=timeout_minutes)
-    accelerator = _deepspeed(zero_stage, timeout, players) if zero_stage else _replicated(timeout)
+    timeout = timedelta(seconds=Limits.of(timeout_minutes).start_s)
+    try:
+        accelerator = _deepspeed(zero_stage, timeout, players) if zero_stage else _replicated(timeout)
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RankLostError(
+            f"not all {os.environ.get('WORLD_SIZE')} processes of this run have met at {where} within {timeout} "
+            f"({error}); see what the others said"
+        ) from error
     world = accelerator.num_processes
     if engine == "plain" and world > 1:
         raise UsageError(f"engine: plain runs in one process, but the launcher started {world}; set engine=ddp")
-    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout_minutes * 60)
+    ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout.total_seconds())
     faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
     return Launch(accelerator, ranks, zero_stage)
 

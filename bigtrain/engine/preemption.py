@@ -9,10 +9,12 @@ with it. So processes forked while signals are watched ignore them: they end whe
 """
 
 import atexit
+import contextlib
 import ctypes
 import multiprocessing.util
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from bigtrain.engine.ranks import Ranks
+from bigtrain.recipe.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 SAME_INTERRUPT_S = 1.0  # a launcher passes on the Ctrl-C that the terminal has sent to its workers as well
@@ -32,8 +35,16 @@ class SignalWatch:
     def __init__(self) -> None:
         self.caught: str | None = None
         """Name of the first signal, such as "SIGUSR2"; None while there was none."""
+        self.elsewhere: str | None = None
+        """What another rank was sent, "SIGUSR2 on rank 1", as far as the heartbeat has brought word of it."""
         self._interrupted_s: float | None = None
         self._previous: dict[int, Any] = {}
+        self._previous_wakeup = -1
+        self.arrivals, self._writer = socket.socketpair()
+        """Readable as soon as a signal has come. Python calls handlers between two instructions of the main thread,
+        which may be a long time coming while it waits for other ranks; whoever reads this hands it to `arrived`."""
+        self.arrivals.setblocking(False)
+        self._writer.setblocking(False)
 
     def install(self) -> None:
         """Take over the handlers of SIGNALS; installing twice is installing once.
@@ -44,6 +55,7 @@ class SignalWatch:
         assert threading.current_thread() is threading.main_thread(), "signals are watched from the main thread"
         if not self._previous:
             self._previous = {signum: signal.signal(signum, self._remember) for signum in SIGNALS}
+            self._previous_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             _installed.append(self)
             # Exit functions run in reverse order: this one before multiprocessing's, registered when it was imported.
             atexit.register(_end_children, os.getpid())
@@ -54,7 +66,15 @@ class SignalWatch:
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
         if self._previous:
             _installed.remove(self)
+            signal.set_wakeup_fd(self._previous_wakeup)
         self._previous = {}
+
+    def arrived(self) -> None:
+        """Take down what has arrived, also where the main thread has not come to it yet; any thread may call it."""
+        with contextlib.suppress(BlockingIOError):
+            for signum in self.arrivals.recv(64):
+                if self.caught is None and signum in SIGNALS:
+                    self.caught = signal.Signals(signum).name
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.caught is None:
@@ -89,6 +109,7 @@ class Preemption:
         """
         self._ranks = ranks
         self._signals = signals if signals is not None else watch()
+        self._is_own_watch = signals is None
         self.reason: str | None = None
         """Who was asked, once `requested()` was true: "SIGUSR2 on rank 1"; None before."""
 
@@ -96,6 +117,19 @@ class Preemption:
     def pending(self) -> bool:
         """Whether this rank was asked. Others may not know yet: nothing that all ranks do together may depend on it."""
         return self._signals.caught is not None
+
+    def give_way(self) -> None:
+        """Be called between parts of long work that all ranks do `together`, and end it where a stop is asked for.
+
+        Nothing is agreed here: what this rank knows yet decides, its own signal or word of another's. Ranks that have
+        not heard get the error from `together`, with the same exit status.
+
+        Raises:
+            StoppedError: a stop is asked for.
+        """
+        asked = self._signals.caught or self._signals.elsewhere
+        if asked is not None:
+            raise StoppedError(f"stopped by {asked}")
 
     def requested(self) -> bool:
         """Tell all ranks whether any was asked to stop; true ever after. All ranks call it, equally often."""
@@ -105,8 +139,13 @@ class Preemption:
         return self.reason is not None
 
     def close(self) -> None:
-        """Give the signal handlers back."""
-        self._signals.restore()
+        """Give the signal handlers back, if they were taken here.
+
+        A watch that was handed in goes on: a launcher sends TERM as soon as one rank has failed, and must not cut short
+        what the others still have to write.
+        """
+        if self._is_own_watch:
+            self._signals.restore()
 
 
 def die_with_parent(signum: int = signal.SIGTERM) -> None:
@@ -127,6 +166,7 @@ def die_with_parent(signum: int = signal.SIGTERM) -> None:
 def _ignore_in_child() -> None:
     """In a process forked from one that watches: leave signals to the parent."""
     if _installed:
+        signal.set_wakeup_fd(-1)
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 

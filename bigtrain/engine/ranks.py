@@ -1,7 +1,8 @@
 """What the processes of one run say to each other; the rest of the package asks a `Ranks`, never torch.distributed.
 
 Words, flags and barriers travel over gloo also where gradients travel over NCCL: they are small, and a group of their
-own keeps them from waiting behind a reduction of gradients on the GPU's stream.
+own keeps them from waiting behind a reduction of gradients on the GPU's stream, and from meeting one by mistake where a
+rank has left a word out.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bigtrain.engine.whereabouts import waiting
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, BigtrainError
 
 Result = TypeVar("Result")
@@ -34,7 +36,8 @@ class _SumOverRanks(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, process_group: dist.ProcessGroup) -> Tensor:
         ctx.process_group = process_group
         total = value.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=process_group)
+        with waiting():
+            dist.all_reduce(total, group=process_group)
         return total
 
     @staticmethod
@@ -90,7 +93,7 @@ class Ranks:
             return cls.single()
         words: Any = dist.group.WORLD
         timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
-        if dist.get_world_size() > 1 and dist.get_backend() != "gloo":
+        if dist.get_world_size() > 1:
             words = dist.new_group(backend="gloo", timeout=timeout)
         return cls(dist.get_rank(), dist.get_world_size(), words, timeout)
 
@@ -116,7 +119,8 @@ class Ranks:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=self._words)
+        with waiting():
+            dist.all_gather_object(values, value, group=self._words)
         return values
 
     def broadcast_object(self, value: Word, source: int = 0) -> Word:
@@ -124,7 +128,8 @@ class Ranks:
         if self.world == 1:
             return value
         box = [value if self.rank == source else None]
-        dist.broadcast_object_list(box, src=source, group=self._words)
+        with waiting():
+            dist.broadcast_object_list(box, src=source, group=self._words)
         return box[0]  # type: ignore[return-value]
 
     def gather_problems(self, problem: str | None) -> list[str]:
@@ -144,7 +149,8 @@ class Ranks:
         """Return the sum of `value` over all ranks: a new tensor, same shape, dtype and device, without gradient."""
         total = value.detach().clone(memory_format=torch.contiguous_format)
         if self.world > 1:
-            dist.all_reduce(total, group=None if total.is_cuda else self._words)
+            with waiting():
+                dist.all_reduce(total, group=None if total.is_cuda else self._words)
         return total
 
     def mean_tensor(self, value: Tensor) -> Tensor:
@@ -189,7 +195,8 @@ class Ranks:
         if self.world == 1:
             return bool(flag)
         box = torch.tensor(int(flag), dtype=torch.int32)
-        dist.all_reduce(box, op=operation, group=self._words)
+        with waiting():
+            dist.all_reduce(box, op=operation, group=self._words)
         return bool(box.item())
 
     def _new_group(self, size: int) -> RankGroup:

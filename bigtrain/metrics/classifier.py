@@ -9,6 +9,7 @@ Axes: N images, C channels, H height, W width, D features, K classes.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,8 @@ def train_classifier(settings: ClassifierSettings, real: RealImages) -> bytes:
         picked = torch.randperm(real.num_images, generator=generator)[: settings.max_images]
         small_NCHW, label_N = _read_small(real, picked)
         num_held_out = max(1, int(HELD_OUT_SHARE * len(picked)))
-        _fit(network, small_NCHW[num_held_out:], label_N[num_held_out:], settings.shown_images, generator)
+        shown = (small_NCHW[num_held_out:], label_N[num_held_out:])
+        _fit(network, shown, settings.shown_images, generator, real.between)
         _settle(network, small_NCHW[num_held_out:])
         accuracy = _accuracy(network.eval(), small_NCHW[:num_held_out], label_N[:num_held_out])
     facts = {
@@ -134,13 +136,19 @@ def _read_small(real: RealImages, picked: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fit(
-    network: ClassifierNetwork, small_NCHW: Tensor, label_N: Tensor, shown_images: int, generator: torch.Generator
+    network: ClassifierNetwork,
+    shown: tuple[Tensor, Tensor],
+    shown_images: int,
+    generator: torch.Generator,
+    between: Callable[[], None],
 ) -> None:
+    small_NCHW, label_N = shown
     num_steps = -(-shown_images // BATCH_IMAGES)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps)
     network.train()
     for _ in range(num_steps):
+        between()
         pick_N = torch.randint(len(small_NCHW), (BATCH_IMAGES,), generator=generator)
         _, logit_NK = network.from_small(small_NCHW[pick_N])
         optimizer.zero_grad()

@@ -32,6 +32,8 @@ class RealImages:
     """Equal for equal images in equal order; the key of everything that is cached."""
     load: Callable[[Sequence[int]], tuple[Tensor, Tensor]]
     """Sample numbers (0..num_images-1) -> images, uint8 [N, C, H, W], and labels, int64 [N]; may raise DataError."""
+    between: Callable[[], None] = lambda: None
+    """Called between parts of long work on them; may raise to end it."""
 
 
 class ExtractorSettings(Protocol):

@@ -59,6 +59,12 @@ class DataError(BigtrainError):
     exit_status = 6
 
 
+class StoppedError(BigtrainError):
+    """A stop was asked for in the middle of work that can be given up: the run saves and asks to be started again."""
+
+    exit_status = EXIT_REQUEUE
+
+
 class RanksDriftedError(BigtrainError):
     """Ranks that must hold equal state do not."""
 

@@ -5,6 +5,7 @@ import torch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
+from bigtrain.engine import whereabouts
 from bigtrain.engine.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
 from bigtrain.engine.engine import Engine, EngineSettings
@@ -13,7 +14,7 @@ from bigtrain.engine.precision import set_backend_precision
 from bigtrain.engine.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
-from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
 from bigtrain.training.hooks.checkpoint import SaveCheckpoint, SaveSnapshot
 from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.hooks.samples import SampleGrids
@@ -91,8 +92,10 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         step.
     """
     set_backend_precision(recipe.tf32, recipe.deterministic)
+    whereabouts.note("opening the data")
     shards = launch.ranks.together(lambda: open_shards(recipe))
     facts = facts_of(recipe, shards)
+    whereabouts.note("building the networks")
     game = build_game(recipe, facts)
     engine = build_engine(recipe, game, launch)
     folder = recipe.run_folder
@@ -112,16 +115,22 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         preemption=Preemption(launch.ranks, signals),
         hooks=[],
     )
+    whereabouts.note("loading a checkpoint", steps=0)
     checkpoint = run.checkpoints.load_newest()
     if checkpoint is None:
         run.log.resume_at(0, 0.0)  # what a start that was killed before its first checkpoint logged is played again
     else:
         restore(run, checkpoint)
-    if run.is_done:
+    if run.is_complete:
         return run
     names = tracker_names(recipe)
     run.trackers = Trackers(launch.accelerator, names, recipe.name, folder, run.progress.images_seen)
-    run.hooks = build_hooks(run)
+    whereabouts.note("preparing the hooks")
+    try:
+        run.hooks = build_hooks(run)
+    except BigtrainError as stop:
+        if stop.exit_status != EXIT_REQUEUE:  # else the loop agrees on the stop before its first step, and saves
+            raise
     return run
 
 

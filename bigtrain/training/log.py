@@ -13,6 +13,9 @@ from typing import Any
 
 from bigtrain.recipe.progress import Progress
 
+UNREPEATABLE = ("time_s", "images_per_s", "data_wait_s", "memory_gib")
+BY_RANK = "_by_rank"  # ends the names of figures that are one a rank: times and memory, all of them
+
 
 class RunLog:
     """Appends events to `log.jsonl`; on ranks other than the main one it writes nothing."""
@@ -78,6 +81,11 @@ class RunLog:
         """Put everything on disk."""
         if self._file is not None:
             self._file.close()
+
+
+def comparable(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line without times, rates and memory: what is left is equal in equal runs."""
+    return {name: value for name, value in line.items() if name not in UNREPEATABLE and not name.endswith(BY_RANK)}
 
 
 def _plain(value: Any) -> Any:

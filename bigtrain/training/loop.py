@@ -1,6 +1,8 @@
 """The loop, whole."""
 
+from bigtrain.engine import whereabouts
 from bigtrain.recipe.errors import SavesFailedError
+from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.run import Run
 from bigtrain.training.saving import save
 
@@ -10,18 +12,22 @@ def train(run: Run) -> bool:
 
     All ranks leave the loop after the same step, and what they reached is saved before they do.
     """
-    while not run.is_done:
+    for hook in run.hooks:
+        if run.owes_evaluation and isinstance(hook, Evaluate):
+            hook.run(run)
+    while not run.is_done and not run.preemption.requested():  # before the first step too: start-up may take long
         for number, turn in enumerate(run.game.turns(run.progress)):
             run.play(number, turn)
         run.end_step()
         for hook in run.hooks:
             if hook.due(run):
+                whereabouts.note(type(hook).__name__)
                 hook.run(run)
-        if run.preemption.requested():
-            break
     run.settle()
-    run.log.event("end" if run.is_done else "preempted", run.progress)  # before the save, whose log length covers it
+    run.log.event(
+        "end" if run.is_complete else "preempted", run.progress
+    )  # before the save, whose log length covers it
     save(run)
     if run.failed_saves:
         raise SavesFailedError(f"the last save before leaving failed; {run.folder} holds the checkpoints before it")
-    return run.is_done
+    return run.is_complete

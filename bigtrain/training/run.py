@@ -9,7 +9,7 @@ from typing import Protocol
 from bigtrain.data.batch import Batch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
-from bigtrain.engine import faults
+from bigtrain.engine import faults, whereabouts
 from bigtrain.engine.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
 from bigtrain.engine.engine import Engine, Outcome, Played
@@ -74,6 +74,8 @@ class Run:
     being_saved: Progress | None = None
     saved_images: int | None = None
     failed_saves: int = 0
+    owes_evaluation: bool = False
+    """Whether this step's evaluation was cut short by a stop, in this start or in the one before."""
 
     @property
     def folder(self) -> Path:
@@ -86,6 +88,11 @@ class Run:
         return self.progress.steps >= self.recipe.num_steps
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the run is done and owes nothing."""
+        return self.is_done and not self.owes_evaluation
+
+    @property
     def images_before_step(self) -> int:
         """Images seen before the step that was just made."""
         return self.progress.images_seen - self.recipe.batch_images
@@ -93,6 +100,7 @@ class Run:
     def read(self, turn: Turn) -> tuple[Batch | None, ...]:
         """Return this rank's micro-batches for a turn, and count real images as taken where it reads new ones."""
         if turn.reads == "next":
+            whereabouts.note("waiting for data")
             faults.reach("data")
             self.batches = self.feed.read(self.progress.position)
             self.progress = self.progress.after_read(self.recipe.batch_images)
@@ -101,8 +109,11 @@ class Run:
     def play(self, number: int, turn: Turn) -> None:
         """Play one turn of a step; what it did is read after the next step, or when `settle` is called."""
         if number == 0:
+            whereabouts.note("the step", steps=self.progress.steps)
+            self.engine.pace.begin_step()
             faults.reach("step")
         batches = self.read(turn)
+        whereabouts.note(f"turn {turn.name}")
         played = self.engine.play(turn, number, batches, self.progress)
         self.unread.append(UnreadTurn(turn, played, batches, self.progress))
 
@@ -111,6 +122,8 @@ class Run:
         self.averages.update(self.recipe.batch_images, self.progress.images_seen)
         self._read_turns(before_step=self.progress.steps)
         self.progress = self.progress.after_step(self.recipe.batch_images)
+        self.engine.pace.end_step()
+        whereabouts.note("between steps", is_under_way=True)
 
     def settle(self) -> None:
         """Read what all turns so far did: their figures, and the counters of turns made and skipped.

@@ -130,7 +130,8 @@ class Recipe(Settings):
     """One process; or one process a device: under DistributedDataParallel, or under DeepSpeed's ZeRO of stage 1 (each
     holds a part of the optimizers' moments) or 2 (of gradients too)."""
     timeout_minutes: float = Field(default=30, gt=0)
-    """How long a rank waits for the others before it gives up."""
+    """How long a rank may be silent or stand still before the others end the run and name it; three times as long, and
+    at least ten minutes, until its first step is made."""
     image: ImageSettings
     """What the images are."""
     game: GAMES.union()  # type: ignore[valid-type]

@@ -18,6 +18,7 @@ import bigtrain
 from bigtrain.engine.checkpoint import Checkpoint
 from bigtrain.recipe.errors import CheckpointError, RecipeError
 from bigtrain.recipe.progress import Progress
+from bigtrain.training.owed import is_evaluation_owed
 from bigtrain.training.schema import Recipe
 
 if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accelerate
@@ -97,7 +98,8 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
     run.means.load_record(record["means"])
     run.skipped_in_a_row = record["skipped_in_a_row"]
     run.saved_images = run.progress.images_seen
-    if not run.is_done:  # else nothing is played again, and the log stays whole
+    run.owes_evaluation = is_evaluation_owed(run)
+    if not run.is_complete:  # else nothing is played again, and the log stays whole
         run.log.resume_at(record["log_bytes"], record["time_s"])
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bigtrain.engine.lock import Holder, read_holder
 from bigtrain.engine.ranks import Ranks
+from bigtrain.engine.roll_call import Verdict
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside
 from bigtrain.training.run import Run
@@ -19,15 +21,30 @@ class RunStatus:
     """Written by the main process: "running" on entering, what became of the run on leaving."""
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
-        self._path, self._is_main = folder / "status.json", ranks.is_main
+        self._folder, self._path, self._is_main = folder, folder / "status.json", ranks.is_main
+        self._holder: Holder | None = None
 
     def __enter__(self) -> "RunStatus":
         self._write({"state": "running", "exit_status": None})
+        self._holder = read_holder(self._folder)
         return self
+
+    def lose(self, verdict: Verdict) -> None:
+        """Say that a rank is missing; where that is the main process, the others say it for it."""
+        if verdict.rank == 0 and verdict.is_silent and self._has_folder():
+            self._is_main = True
+        self._write({"state": f"failed: {verdict.sentence}", "exit_status": verdict.exit_status})
+
+    def _has_folder(self) -> bool:
+        """Whether the folder is still this run's, although its main process is gone: a next start takes the lock."""
+        holder = read_holder(self._folder)
+        return holder is not None and self._holder is not None and holder.is_same_as(self._holder)
 
     def end(self, run: Run) -> None:
         """Say that the run is complete, or stopped and saved."""
-        state, status = ("complete", EXIT_DONE) if run.is_done else ("stopped and saved; start it again", EXIT_REQUEUE)
+        state, status = (
+            ("complete", EXIT_DONE) if run.is_complete else ("stopped and saved; start it again", EXIT_REQUEUE)
+        )
         reached = {"images_seen": run.progress.images_seen, "step": run.progress.steps}
         self._write({"state": state, "exit_status": status, **reached})
 

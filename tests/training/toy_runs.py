@@ -16,7 +16,7 @@ from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.load import load_recipe
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.build import build
-from bigtrain.training.log import read_log
+from bigtrain.training.log import comparable, read_log
 from bigtrain.training.loop import train
 from bigtrain.training.run import Run
 from bigtrain.training.schema import Recipe
@@ -36,7 +36,6 @@ TOY = (
     "data.holdout=5%",
     "evaluate=null",
 )
-TIMED = ("time_s", "images_per_s", "memory_gib", "data_wait_s", "time")
 
 
 @dataclass
@@ -95,7 +94,7 @@ def final_state(run_dir: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
 def status_lines(run_dir: Path) -> list[dict[str, Any]]:
     """Return the status lines of a run's log without times, rates and memory."""
     lines = [event for event in read_log(run_dir / "log.jsonl") if event["event"] == "status"]
-    return [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
+    return [comparable(line) for line in lines]
 
 
 def namespace(**values: Any) -> argparse.Namespace:

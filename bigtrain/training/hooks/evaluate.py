@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
-from bigtrain.engine import faults
+from bigtrain.engine import faults, whereabouts
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
 from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
-from bigtrain.recipe.progress import crossed
+from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.owed import evaluation_due, owe_evaluation
 from bigtrain.training.run import Run
 from bigtrain.training.sampler import Sampler, StandingSettings
 
@@ -27,17 +27,24 @@ class Evaluate:
         """Train or load the extractor and compute or load the real statistics, before the first step."""
         self._settings = settings
         cache = run.folder.parent / "cache"
-        self._evaluator = build_evaluator(settings, real_images(run.shards), cache, run.launch.device, run.launch.ranks)
+        self._evaluator = build_evaluator(settings, real_images(run), cache, run.launch.device, run.launch.ranks)
 
     def due(self, run: Run) -> bool:
         """When `evaluate.every_images` were crossed, and at the end."""
-        return crossed(self._settings.every_images, run.images_before_step, run.progress.images_seen) or run.is_done
+        return evaluation_due(run)
 
     def run(self, run: Run) -> None:
-        """Evaluate and record; every rank generates its share."""
+        """Evaluate and record; every rank generates its share. A stop ends it with nothing written: it is owed then."""
         run.settle()
-        for number, name in enumerate(run.averages.averages):
-            evaluation = self._evaluate(run, name)
+        try:
+            evaluations = {name: self._evaluate(run, name) for name in run.averages.averages}
+        except BigtrainError as error:
+            if error.exit_status != EXIT_REQUEUE:
+                raise
+            owe_evaluation(run)
+            return
+        run.owes_evaluation = False
+        for number, (name, evaluation) in enumerate(evaluations.items()):
             self._record(run, name, evaluation, is_first=number == 0)
 
     def _evaluate(self, run: Run, average: str) -> Evaluation:
@@ -50,7 +57,9 @@ class Evaluate:
         seed = seed_of(settings.seed, "evaluation")
 
         def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
+            whereabouts.note("evaluation")
             faults.reach("evaluate")
+            run.preemption.give_way()
             return torch.cat(list(sampler.images(index_N, None, Truncation(), seed)))
 
         law = getattr(run.recipe.game, "fake_labels", "none") if run.facts.image.num_classes else "none"
@@ -76,12 +85,18 @@ class Evaluate:
             run.project(evaluation.figures)
 
 
-def real_images(shards: ShardSet) -> RealImages:
-    """Return the training part as metrics take it: images and labels by place."""
+def real_images(run: Run) -> RealImages:
+    """Return the training part as metrics take it: images and labels by place; a stop ends long work on them."""
+    shards = run.shards
     numbers = shards.numbers()
 
+    def between() -> None:
+        whereabouts.note("preparing the evaluation")
+        run.preemption.give_way()
+
     def load(places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        between()
         batch = shards.load(numbers[list(places)])
         return batch.image_NCHW, batch.label_N
 
-    return RealImages(shards.spec, shards.num_samples, shards.content_hash, load)
+    return RealImages(shards.spec, shards.num_samples, shards.content_hash, load, between)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from bigtrain.data.batch import Batch
 from bigtrain.recipe.progress import crossed
 from bigtrain.training.run import Run
+from bigtrain.training.stragglers import RankFigures, by_rank, gather, stragglers
 
 HELDOUT_IMAGES = 256  # of the held-out part, at most, that the discriminator is asked about each period
 GIB = 2**30
@@ -74,13 +75,19 @@ class Status:
         means = run.means.take()
         if self._heldout:
             means["sign_heldout"] = self._sign_heldout(run)
+        speeds = self._speeds(run)
+        ranks = gather(
+            run.launch.ranks, RankFigures.of(run.engine.pace.take(), speeds["data_wait_s"], speeds["memory_gib"])
+        )
         figures = {
             **means,
             "kimg": run.progress.images_seen / 1000,
             "reals_shown": run.progress.position,
-            **self._speeds(run),
+            **speeds,
         }
-        run.log.event("status", run.progress, **figures)
+        run.log.event("status", run.progress, **figures, **by_rank(ranks))
+        for alarm in stragglers(ranks):
+            run.log.event("alarm", run.progress, **alarm)
         self._bar.show(means)
         run.project(figures)
 

@@ -1,0 +1,39 @@
+"""An evaluation that a stop has cut short is owed: it leaves no file, and the next start makes it before going on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bigtrain.recipe.progress import crossed
+
+if TYPE_CHECKING:
+    from bigtrain.training.run import Run
+
+
+def evaluation_due(run: "Run") -> bool:
+    """Tell whether the step just made calls for an evaluation: a period was crossed, or the run is at its end."""
+    settings = run.recipe.evaluate
+    if settings is None or run.progress.steps == 0:
+        return False
+    return crossed(settings.every_images, run.images_before_step, run.progress.images_seen) or run.is_done
+
+
+def is_evaluation_owed(run: "Run") -> bool:
+    """Tell all ranks whether the step that the run stands at calls for an evaluation that was not written."""
+    written = len(list(_files(run))) if run.launch.ranks.is_main else 0
+    return run.launch.ranks.broadcast_object(evaluation_due(run) and written < len(run.recipe.ema))
+
+
+def owe_evaluation(run: "Run") -> None:
+    """Have the next start make this step's evaluation, also where an earlier start had written it."""
+
+    def remove() -> None:
+        for path in _files(run):
+            path.unlink()
+
+    run.write_aside("what is left of an evaluation", remove)
+    run.owes_evaluation = True
+
+
+def _files(run: "Run") -> Iterator[Path]:
+    return (run.folder / "evaluations").glob(f"{run.progress.images_seen:012d}-*.json")
