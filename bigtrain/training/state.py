@@ -17,9 +17,11 @@ from torch import Tensor
 import bigtrain
 from bigtrain.engine.checkpoint import Checkpoint, SaveFailedError
 from bigtrain.engine.optimizers import load_named_state, named_state
+from bigtrain.engine.soundness import compare_ranks, not_finite
 from bigtrain.recipe.errors import CheckpointError, RecipeError, SavesFailedError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.schema import Recipe
+from bigtrain.training.watchdog import DivergedError
 
 if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accelerate
     from bigtrain.training.run import Run
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accele
 MAX_FAILED_SAVES = 3  # in a row, before the run stops
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
-    "checkpoint", "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
+    "checkpoint", "snapshots", "log", "samples", "watchdog", "allow_change", "data.shards", "data.num_workers",
 )  # fmt: skip
 
 
@@ -54,7 +56,7 @@ def record_of(run: "Run") -> dict[str, Any]:
     return {
         "progress": run.progress.record(),
         "means": run.means.record(),
-        "skipped_in_a_row": run.skipped_in_a_row,
+        "watch": run.watch.record(),
         "scalers": {name: scaler.state_dict() for name, scaler in run.engine.scalers.items()},
         "log_bytes": run.log.offset(),
         "time_s": run.log.elapsed_s,
@@ -82,11 +84,14 @@ def save(run: "Run") -> None:
     A save that fails leaves the earlier checkpoints as they were, and training goes on.
 
     Raises:
+        RanksDriftedError, DivergedError: what would be saved differs between ranks, or is not finite.
         SavesFailedError: the third save in a row failed.
     """
     if run.saved_images == run.progress.images_seen:
         return
     run.settle()
+    check_ranks(run)
+    check_finite(run)
     try:
         path = run.checkpoints.save(run.progress.images_seen, tensors_of(run), record_of(run))
     except SaveFailedError as error:
@@ -97,6 +102,28 @@ def save(run: "Run") -> None:
         return
     run.saved_images, run.failed_saves = run.progress.images_seen, 0
     run.log.event("checkpoint", run.progress, path=str(path))
+
+
+def check_ranks(run: "Run") -> None:
+    """Compare what every rank holds whole across ranks; collective.
+
+    Raises:
+        RanksDriftedError: ranks differ in at least one tensor.
+    """
+    is_dealt = run.recipe.engine not in ("plain", "ddp")  # optimizers that are dealt to ranks have nothing in common
+    tensors = {name: t for name, t in tensors_of(run).items() if not (is_dealt and name.startswith("optimizer/"))}
+    compare_ranks(run.launch.ranks, tensors, f"after {run.progress.images_seen:,} images")
+
+
+def check_finite(run: "Run") -> None:
+    """Refuse to save what is not finite; collective.
+
+    Raises:
+        DivergedError: a tensor holds NaN or infinity, which skipped turns do not explain.
+    """
+    bad = run.launch.ranks.broadcast_object(not_finite(tensors_of(run)))
+    if bad:
+        raise DivergedError(f"{bad[0]} holds values that are not finite ({len(bad)} tensors do)", run.saved_images or 0)
 
 
 def restore(run: "Run", checkpoint: Checkpoint) -> None:
@@ -120,7 +147,7 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
             scaler.load_state_dict(record["scalers"][name])
     run.progress = Progress.from_record(record["progress"])
     run.means.load_record(record["means"])
-    run.skipped_in_a_row = record["skipped_in_a_row"]
+    run.watch.load_record(record["watch"])
     run.saved_images = run.progress.images_seen
     if not run.is_done:  # else nothing is played again, and the log stays whole
         run.log.resume_at(record["log_bytes"], record["time_s"])

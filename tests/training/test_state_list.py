@@ -6,6 +6,7 @@ This shows that the comparison of `test_resume.py` would see a forgotten item, a
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,11 @@ def forget_progress(run: Run, **changes: int) -> None:
     run.progress = replace(run.progress, **changes)
 
 
+def forget_health(run: Run, part: str, **changes: Any) -> None:
+    record = run.watch.record()
+    run.watch.load_record({**record, part: {**record[part], **changes}})
+
+
 FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "generator's weights": lambda run: reset(network(run, "generator"), "linear.weight"),
     "discriminator's weights": lambda run: reset(network(run, "discriminator"), "linear.weight"),
@@ -61,7 +67,10 @@ FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "salt": lambda run: forget_progress(run, salt=1),
     "counts of turns": lambda run: setattr(run, "progress", replace(run.progress, turns={})),
     "means of the log's period": lambda run: run.means.load_record({"sums": {}, "counts": {}}),
-    "skipped turns in a row": lambda run: setattr(run, "skipped_in_a_row", {"generator/other": 1}),
+    "skipped turns": lambda run: forget_health(run, "skips", in_a_row={"generator/other": 1}),
+    "recent figures of the monitors": lambda run: forget_health(run, "monitors", recent={}),
+    "figures that are bad": lambda run: forget_health(run, "monitors", bad={"diversity": 1}),
+    "up to where the run is good": lambda run: forget_health(run, "healthy_images", vitals=16),
 }
 
 

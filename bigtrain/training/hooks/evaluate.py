@@ -16,6 +16,7 @@ from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.progress import crossed
 from bigtrain.sampling.files import written_aside
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.alarms import judge
 from bigtrain.training.run import Run
 from bigtrain.training.sampler import Sampler, StandingSettings
 
@@ -74,6 +75,8 @@ class Evaluate:
         )
         if is_first:
             run.project(evaluation.figures)
+            distance = next(iter(evaluation.figures.values()))  # the first figure is the Frechet distance
+            judge(run, "evaluation", {f"evaluation/{evaluation.protocol_name}": distance})
 
 
 def real_images(shards: ShardSet) -> RealImages:
