@@ -46,6 +46,7 @@ def watched(engine: Engine, player: str) -> Iterator[Culprits]:
             for path, module in network.named_modules()
         ]
     owner = engine.players[player]
+    owner.take_the_floor()  # else its parameters may take no hooks
     handles.append(owner.register_forward_pre_hook(_batch_watch(found)))
     for name, parameter in owner.named_parameters():
         handles.append(parameter.register_post_accumulate_grad_hook(_gradient_watch(found, name.removeprefix("own."))))

@@ -88,7 +88,7 @@ def _checkpoint(folder: Path, wanted: Wanted) -> Checkpoint:
 def _play(run: Run, wanted: Wanted, checkpoint: Checkpoint) -> Replayed:
     batch_images = run.recipe.batch_images
     if (wanted.at_images - run.progress.images_seen) % batch_images:
-        near = run.progress.images_seen + (wanted.at_images - run.progress.images_seen) // batch_images * batch_images
+        near = wanted.at_images - (wanted.at_images - run.progress.images_seen) % batch_images
         raise UsageError(
             f"--at {wanted.at_images}: no step of {batch_images} images starts there; the one before: {near}"
         )
