@@ -24,7 +24,8 @@ def top_singular_values(weight: Tensor, count: int = 3) -> Tensor:
     for _ in range(ITERATIONS):
         block_DB = torch.linalg.qr(weight_DM @ block_MB).Q
         block_MB = torch.linalg.qr(weight_DM.mT @ block_DB).Q
-    return torch.linalg.svdvals(weight_DM @ block_MB)[:count]
+    values: Tensor = torch.linalg.svdvals(weight_DM @ block_MB)
+    return values[:count]
 
 
 def largest_weights(network: nn.Module, count: int) -> dict[str, Tensor]:
