@@ -171,8 +171,8 @@ class Run:
         """Stop workers, give signals back, put the log on disk."""
         if self.trackers is not None:
             self.trackers.close()
-        if self.webhook is not None:
-            self.webhook.close()
+        for failure in self.webhook.close() if self.webhook is not None else []:
+            self.log.event("alarm", self.progress, reason=failure)
         self.preemption.close()
         self.feed.close()
         self.log.close()

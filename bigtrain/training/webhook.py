@@ -34,12 +34,13 @@ class Webhook:
             found.append(self._failures.get())
         return found
 
-    def close(self) -> None:
-        """Wait a little for what is on its way."""
+    def close(self) -> list[str]:
+        """Wait a little for what is on its way, and return what went wrong since the last call of `failures`."""
         if self._thread is not None:
             self._messages.put(None)
             self._thread.join(CLOSE_S)
             self._thread = None
+        return self.failures()
 
     def _work(self) -> None:
         while (message := self._messages.get()) is not None:

@@ -36,8 +36,7 @@ def findings(series: dict[str, list[float]], monitors: Monitors | None = None) -
 @pytest.mark.parametrize("run", RUNS)
 def test_healthy_runs_raise_no_alarm(run: str) -> None:
     series = healthy_series()[run]
-    assert len(series["diversity"]) >= 40
-    assert {name.partition("/")[0] for name in series} == {"diversity", "singular", "critic", "loss"}
+    assert all(len(values) >= 40 for values in series.values())
     assert findings(series) == []
 
 
@@ -59,8 +58,13 @@ COLLAPSES: dict[str, tuple[str, Callable[[list[float]], list[float]]]] = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("monitor", COLLAPSES)
+def has(run: str, kind: str) -> bool:
+    return any(name.partition("/")[0] == kind for name in healthy_series()[run])
+
+
+@pytest.mark.parametrize(
+    ("run", "monitor"), [(run, monitor) for monitor, (kind, _) in COLLAPSES.items() for run in RUNS if has(run, kind)]
+)
 def test_a_collapse_is_flagged_at_its_onset_once_and_nothing_else_is(run: str, monitor: str) -> None:
     kind, collapse = COLLAPSES[monitor]
     series = healthy_series()[run]

@@ -69,8 +69,8 @@ FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "means of the log's period": lambda run: run.means.load_record({"sums": {}, "counts": {}}),
     "skipped turns": lambda run: forget_health(run, "skips", in_a_row={"generator/other": 1}),
     "recent figures of the monitors": lambda run: forget_health(run, "monitors", recent={}),
-    "figures that are bad": lambda run: forget_health(run, "monitors", bad={"diversity": 1}),
-    "up to where the run is good": lambda run: forget_health(run, "healthy_images", vitals=16),
+    "figures that are bad": lambda run: forget_health(run, "monitors", bad={"evaluation/other": 1}),
+    "up to where the run is good": lambda run: forget_health(run, "healthy_images", evaluation=16),
 }
 
 
