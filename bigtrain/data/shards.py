@@ -124,6 +124,10 @@ class ShardSet:
         sample = self._sample(number)
         return sample.data, sample.label
 
+    def place(self, number: int) -> str:
+        """Return where a sample lies, for messages: shard, key and offset."""
+        return self.reader.read(number).place
+
     def load(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
         """Read and decode samples by their numbers.
 

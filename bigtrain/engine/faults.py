@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from bigtrain.recipe.errors import UsageError
@@ -84,7 +83,7 @@ def reach(site: str) -> None:
 def spoil(site: str, value: Tensor) -> Tensor:
     """Return a float tensor that passes a site, or NaN in its place where `nan` is armed for this one."""
     is_spoiled = any(fault.kind == "nan" for fault in _due(site, "values"))
-    return torch.full_like(value, float("nan")) if is_spoiled else value
+    return value * float("nan") if is_spoiled else value  # a product, so that a loss keeps its graph
 
 
 def spoil_bytes(site: str, content: memoryview) -> memoryview:

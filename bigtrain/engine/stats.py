@@ -21,12 +21,16 @@ class PeriodMeans:
             self._sums[key] = self._sums.get(key, 0.0) + term
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def take(self) -> dict[str, float]:
-        """Return the means (for non-finite values: how many) and start a new period."""
-        means = {
+    def now(self) -> dict[str, float]:
+        """Return the means so far (for non-finite values: how many)."""
+        return {
             name: total if name.endswith("_nonfinite") else total / self._counts[name]
             for name, total in self._sums.items()
         }
+
+    def take(self) -> dict[str, float]:
+        """Return the means (for non-finite values: how many) and start a new period."""
+        means = self.now()
         self._sums, self._counts = {}, {}
         return means
 

@@ -17,13 +17,17 @@ from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
 from bigtrain.training.hooks.checkpoint import SaveCheckpoint, SaveSnapshot
 from bigtrain.training.hooks.evaluate import Evaluate
+from bigtrain.training.hooks.health import CompareRanks, Health
 from bigtrain.training.hooks.samples import SampleGrids
 from bigtrain.training.hooks.status import ProgressBar, Status
 from bigtrain.training.layout import choose_layout
 from bigtrain.training.log import RunLog
+from bigtrain.training.rollback import take_up_rollbacks
 from bigtrain.training.run import Hook, Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore
+from bigtrain.training.watch import Watch
+from bigtrain.training.webhook import Webhook
 
 
 def tracker_names(recipe: Recipe) -> tuple[str, ...]:
@@ -84,8 +88,14 @@ def build_engine(recipe: Recipe, game: Game, launch: Launch) -> Engine:
     return Engine(game, settings, launch)
 
 
-def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) -> Run:
-    """Return a run that stands where its newest good checkpoint left it, or at the start; every rank calls it.
+def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None, writes: bool = True) -> Run:
+    """Return a run at its start, without hooks; every rank calls it.
+
+    Args:
+        recipe: of the run.
+        launch: its processes.
+        signals: what `watch()` returned; None: start to watch now.
+        writes: whether the main process writes the log; False leaves the run folder as it is.
 
     Raises:
         BigtrainError: of the kind that says what is wrong with recipe, data, checkpoints or weights, before the first
@@ -101,7 +111,7 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
     folder = recipe.run_folder
     order = shards.order(recipe.seed, recipe.data.shuffle_window_shards)
     on_gpu = launch.device.type == "cuda"
-    run = Run(
+    return Run(
         recipe=recipe,
         facts=facts,
         launch=launch,
@@ -110,21 +120,35 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         averages=WeightAverages(recipe.ema, game),
         shards=shards,
         feed=Feed(shards, order, engine.layout, recipe.data.num_workers, pin_memory=on_gpu),
-        log=RunLog(folder / "log.jsonl", launch.ranks.is_main),
+        log=RunLog(folder / "log.jsonl", writes and launch.ranks.is_main),
         checkpoints=Checkpoints(folder / "checkpoints", launch.ranks, recipe.checkpoint.keep_last),
         preemption=Preemption(launch.ranks, signals),
         hooks=[],
+        watch=Watch(recipe.watchdog),
     )
+
+
+def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) -> Run:
+    """Return a run that stands where its newest good checkpoint left it, or at the start; every rank calls it.
+
+    Raises:
+        BigtrainError: of the kind that says what is wrong with recipe, data, checkpoints or weights, before the first
+        step.
+    """
+    run = assemble(recipe, launch, signals)
     whereabouts.note("loading a checkpoint", steps=0)
     checkpoint = run.checkpoints.load_newest()
     if checkpoint is None:
         run.log.resume_at(0, 0.0)  # what a start that was killed before its first checkpoint logged is played again
     else:
         restore(run, checkpoint)
+        take_up_rollbacks(run)
     if run.is_complete:
         return run
     names = tracker_names(recipe)
-    run.trackers = Trackers(launch.accelerator, names, recipe.name, folder, run.progress.images_seen)
+    run.trackers = Trackers(launch.accelerator, names, recipe.name, run.folder, run.progress.images_seen)
+    if recipe.watchdog.webhook is not None:
+        run.webhook = Webhook(recipe.watchdog.webhook)
     whereabouts.note("preparing the hooks")
     try:
         run.hooks = build_hooks(run)
@@ -137,7 +161,7 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
 def build_hooks(run: Run) -> list[Hook]:
     """Return the hooks in the order in which they run; the checkpoint comes last and covers what the others logged."""
     bar = ProgressBar()
-    hooks: list[Hook] = [bar, Status(run, bar), SampleGrids()]
+    hooks: list[Hook] = [bar, CompareRanks(), Health(run), Status(run, bar), SampleGrids()]
     if run.recipe.evaluate is not None:
         hooks.append(Evaluate(run, run.recipe.evaluate))
     return [*hooks, SaveSnapshot(), SaveCheckpoint()]

@@ -71,8 +71,8 @@ class RunLog:
                 os.fsync(self._file.fileno())
 
     def resume_at(self, offset: int, time_before_s: float) -> None:
-        """Cut the log back to a checkpoint's length, so that no event appears twice."""
-        self._time_before_s = time_before_s
+        """Cut the log back to a checkpoint's length, so that no event appears twice, and set its clock back."""
+        self._time_before_s, self._started_s = time_before_s, time.monotonic()
         if self._file is not None:
             self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
             self._file.seek(0, os.SEEK_END)

@@ -18,12 +18,11 @@ from bigtrain.engine.preemption import Preemption
 from bigtrain.engine.stats import PeriodMeans
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game, Turn
-from bigtrain.recipe.errors import DivergenceError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.log import RunLog
 from bigtrain.training.schema import Recipe
-
-MAX_SKIPPED_IN_A_ROW = 5  # turns without a finite loss before the run stops
+from bigtrain.training.watch import Watch
+from bigtrain.training.webhook import Webhook
 
 
 class Hook(Protocol):
@@ -65,12 +64,13 @@ class Run:
     checkpoints: Checkpoints
     preemption: Preemption
     hooks: list[Hook]
+    watch: Watch
+    webhook: Webhook | None = None
     trackers: Trackers | None = None
     means: PeriodMeans = field(default_factory=PeriodMeans)
     progress: Progress = field(default_factory=Progress)
     batches: tuple[Batch | None, ...] = ()
     unread: deque[UnreadTurn] = field(default_factory=deque)
-    skipped_in_a_row: dict[str, int] = field(default_factory=dict)
     being_saved: Progress | None = None
     saved_images: int | None = None
     failed_saves: int = 0
@@ -129,7 +129,7 @@ class Run:
         """Read what all turns so far did: their figures, and the counters of turns made and skipped.
 
         Raises:
-            DivergenceError: several turns in a row had a non-finite loss or gradient.
+            DivergedError: too many turns had a non-finite loss or gradient.
         """
         self._read_turns(before_step=self.progress.steps + 1)
 
@@ -143,25 +143,24 @@ class Run:
         name = unread.turn.name
         self.means.add(outcome.figures)
         if outcome.stepped:
-            self.progress, self.skipped_in_a_row[name] = self.progress.after_turn(name), 0
+            self.progress = self.progress.after_turn(name)
+            self.watch.skips.made(name, self._played(name))
             return
         self.progress = self.progress.after_turn(f"{name}/skipped")
         self._report_skip(unread)
-        if outcome.is_rescaled:
-            return
-        skipped = self.skipped_in_a_row.get(name, 0) + 1
-        self.skipped_in_a_row[name] = skipped
-        if skipped >= MAX_SKIPPED_IN_A_ROW:
-            raise DivergenceError(
-                f"{name} at step {unread.progress.steps} had a non-finite loss or gradient for the {skipped}th time in "
-                f"a row ({outcome.figures}); lower the learning rate, or use precision: fp32, and start again"
-            )
+        if not outcome.is_rescaled:
+            self.watch.skips.skipped(name, self._played(name), unread.progress.images_seen)
+
+    def _played(self, name: str) -> int:
+        """Return how many turns of a kind were played and read, made or skipped."""
+        return self.progress.turns.get(name, 0) + self.progress.turns.get(f"{name}/skipped", 0)
 
     def _report_skip(self, unread: UnreadTurn) -> None:
         own = [batch.sample_N.tolist() for batch in unread.batches if batch is not None]
         samples = self.launch.ranks.gather_objects(own)  # a skip is agreed, so every rank comes here
         reason = "non-finite loss or gradient: turn skipped"
-        self.log.event("alarm", unread.progress, reason=reason, turn=unread.turn.name, samples_by_rank=samples)
+        figures = {"turn": unread.turn.name, "salt": unread.progress.salt, "samples_by_rank": samples}
+        self.log.event("alarm", unread.progress, reason=reason, **figures)
 
     def write_aside(self, what: str, action: Callable[[], object]) -> None:
         """Do an action of the main process that writes a file which training can do without; collective.
@@ -187,6 +186,8 @@ class Run:
         self.checkpoints.close()
         if self.trackers is not None:
             self.trackers.close()
+        for failure in self.webhook.close() if self.webhook is not None else []:
+            self.log.event("alarm", self.progress, reason=failure)
         self.preemption.close()
         self.feed.close()
         self.log.close()

@@ -3,13 +3,15 @@
 What becomes of a save is learnt by all ranks at the same step, so they count alike. At most one is in flight.
 """
 
+import contextlib
 import json
 import math
 from typing import TYPE_CHECKING
 
-from bigtrain.engine.checkpoint import SaveFailedError
+from bigtrain.engine.checkpoint import NotFiniteError, SaveFailedError
 from bigtrain.recipe.errors import SavesFailedError
-from bigtrain.training.state import record_of, tensors_of
+from bigtrain.training.state import check_ranks, record_of, tensors_of
+from bigtrain.training.watchdog import DivergedError
 
 if TYPE_CHECKING:
     from bigtrain.training.run import Run
@@ -27,13 +29,19 @@ def begin(run: "Run") -> None:
     """Copy this step's state and write it in the background, unless it is written already; collective.
 
     A save that was in flight is finished first.
+
+    Raises:
+        RanksDriftedError: ranks do not hold the same.
+        DivergedError, SavesFailedError: as `finish`.
     """
     finish(run)
     if run.saved_images == run.progress.images_seen:
         return
     run.settle()
+    tensors = tensors_of(run)
+    check_ranks(run, tensors)
     run.being_saved = run.progress
-    run.checkpoints.begin(run.progress.images_seen, tensors_of(run), record_of(run), first=run.log.sync)
+    run.checkpoints.begin(run.progress.images_seen, tensors, record_of(run), first=run.log.sync)
 
 
 def finish(run: "Run") -> None:
@@ -42,6 +50,7 @@ def finish(run: "Run") -> None:
     A save that failed has left the earlier checkpoints as they were, and training goes on.
 
     Raises:
+        DivergedError: what was to be saved is not finite, which skipped turns do not explain.
         SavesFailedError: it was the third in a row that failed.
     """
     progress, run.being_saved = run.being_saved, None
@@ -49,6 +58,8 @@ def finish(run: "Run") -> None:
         return
     try:
         saved = run.checkpoints.finish()
+    except NotFiniteError as error:
+        raise DivergedError(str(error), run.saved_images or 0) from error
     except SaveFailedError as error:
         run.failed_saves += 1
         run.log.event("alarm", run.progress, reason=f"save failed: {error}", failed_saves=run.failed_saves)
@@ -59,6 +70,13 @@ def finish(run: "Run") -> None:
     run.saved_images, run.failed_saves = saved.images, 0
     run.log.event("checkpoint", progress, path=str(saved.path), stall_s=saved.stall_s, save_s=saved.save_s)
     run.write_aside("the pins of the best checkpoints", lambda: pin_best(run))
+
+
+def forget(run: "Run") -> None:
+    """Wait for the save in flight, whatever becomes of it: the run goes back to a checkpoint before it; collective."""
+    run.being_saved = None
+    with contextlib.suppress(SaveFailedError):
+        run.checkpoints.finish()
 
 
 def save(run: "Run") -> None:

@@ -22,6 +22,7 @@ from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
 from bigtrain.training.layout import Dealing
+from bigtrain.training.watchdog import WatchdogSettings
 
 SCHEMA_VERSION = 1
 PARTITIONED_WEIGHTS = (
@@ -148,6 +149,7 @@ class Recipe(Settings):
     snapshots: SnapshotSettings = SnapshotSettings()
     log: LogSettings = LogSettings()
     samples: SamplesSettings = SamplesSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     allow_change: tuple[str, ...] = ()
     """Keys in which a resume may differ from the run it resumes."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import bigtrain
 from bigtrain.engine.checkpoint import Checkpoint
+from bigtrain.engine.soundness import compare_ranks
 from bigtrain.recipe.errors import CheckpointError, RecipeError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.owed import is_evaluation_owed
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accele
 
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
-    "checkpoint", "snapshots", "log", "samples", "allow_change", "data.shards", "data.num_workers",
+    "checkpoint", "snapshots", "log", "samples", "watchdog", "allow_change", "data.shards", "data.num_workers",
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def record_of(run: "Run") -> dict[str, Any]:
     return {
         "progress": run.progress.record(),
         "means": run.means.record(),
-        "skipped_in_a_row": run.skipped_in_a_row,
+        "watch": run.watch.record(),
         "scalers": {name: scaler.state_dict() for name, scaler in run.engine.scalers.items()},
         "log_bytes": run.log.offset(),
         "time_s": run.log.elapsed_s,
@@ -73,6 +74,15 @@ def facts_record(run: "Run") -> dict[str, Any]:
         "world": run.launch.ranks.world,
         "versions": {"bigtrain": bigtrain.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
     }
+
+
+def check_ranks(run: "Run", tensors: Mapping[str, Tensor]) -> None:
+    """Compare what `tensors_of` returned across ranks; collective.
+
+    Raises:
+        RanksDriftedError: ranks differ in at least one tensor.
+    """
+    compare_ranks(run.launch.ranks, tensors, f"after {run.progress.images_seen:,} images")
 
 
 def restore(run: "Run", checkpoint: Checkpoint) -> None:
@@ -96,7 +106,7 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
             scaler.load_state_dict(record["scalers"][name])
     run.progress = Progress.from_record(record["progress"])
     run.means.load_record(record["means"])
-    run.skipped_in_a_row = record["skipped_in_a_row"]
+    run.watch.load_record(record["watch"])
     run.saved_images = run.progress.images_seen
     run.owes_evaluation = is_evaluation_owed(run)
     if not run.is_complete:  # else nothing is played again, and the log stays whole

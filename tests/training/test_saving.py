@@ -269,22 +269,22 @@ def spoil_a_weight(ranks: Ranks, overrides: list[str]) -> int:
     def end_step(run: module.Run) -> None:
         inner(run)
         weight = run.averages.state()["ema-3000/generator/linear.weight"].view(-1)
-        if run.progress.steps == 3:
+        if run.progress.steps == 3 and not kept:
             kept["value"] = weight[0].item()
             weight[0] = float("inf")
-        elif run.progress.steps == 4:
-            weight[0] = kept["value"]
+        elif run.progress.steps == 4 and "restored" not in kept:
+            weight[0] = kept["restored"] = kept["value"]
 
     module.Run.end_step = end_step  # type: ignore[method-assign]
     return enter_with_fault(ranks, overrides, "")
 
 
 @pytest.mark.two_process
-def test_a_state_that_is_not_finite_is_not_committed(digits: Path, tmp_path: Path) -> None:
+def test_a_state_that_is_not_finite_is_not_committed_and_the_run_goes_back(digits: Path, tmp_path: Path) -> None:
     assert run_ranks(2, spoil_a_weight, toy_overrides(digits, tmp_path, EVERY_STEP)) == [0, 0]
-    assert 48 not in committed(tmp_path / "checkpoints")
-    (alarm,) = events(tmp_path, "alarm")
-    assert "average/ema-3000/generator/linear.weight holds 1 of" in alarm["reason"]
+    (rollback,) = events(tmp_path, "rollback")
+    assert "average/ema-3000/generator/linear.weight holds 1 of" in rollback["reason"]
+    assert rollback["images_seen"] == 32
 
 
 @pytest.mark.two_process

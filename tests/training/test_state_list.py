@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,11 @@ def forget_progress(run: Run, **changes: int) -> None:
     run.progress = replace(run.progress, **changes)
 
 
+def forget_health(run: Run, part: str, **changes: Any) -> None:
+    record = run.watch.record()
+    run.watch.load_record({**record, part: {**record[part], **changes}})
+
+
 FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "generator's weights": lambda run: reset(network(run, "generator"), "linear.weight"),
     "discriminator's weights": lambda run: reset(network(run, "discriminator"), "linear.weight"),
@@ -66,7 +72,10 @@ FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "counts of turns": lambda run: setattr(run, "progress", replace(run.progress, turns={})),
     "means of the log's period": lambda run: run.means.load_record({"sums": {}, "counts": {}}),
     "averages of logits": lambda run: reset(dict(run.game.state.state_dict()), "mean_real"),
-    "skipped turns in a row": lambda run: setattr(run, "skipped_in_a_row", {"generator/other": 1}),
+    "skipped turns": lambda run: forget_health(run, "skips", in_a_row={"generator/other": 1}),
+    "recent figures of the monitors": lambda run: forget_health(run, "monitors", recent={}),
+    "figures that are bad": lambda run: forget_health(run, "monitors", bad={"evaluation/other": 1}),
+    "up to where the run is good": lambda run: forget_health(run, "healthy_images", evaluation=16),
 }
 
 NEW_SCALER = {

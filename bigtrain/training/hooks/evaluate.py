@@ -15,6 +15,7 @@ from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.alarms import judge
 from bigtrain.training.owed import evaluation_due, owe_evaluation
 from bigtrain.training.run import Run
 from bigtrain.training.sampler import Sampler, StandingSettings
@@ -83,6 +84,8 @@ class Evaluate:
         )
         if is_first:
             run.project(evaluation.figures)
+            distance = next(iter(evaluation.figures.values()))  # the first figure is the Frechet distance
+            judge(run, "evaluation", {f"evaluation/{evaluation.protocol_name}": distance})
 
 
 def real_images(run: Run) -> RealImages:

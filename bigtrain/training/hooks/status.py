@@ -47,6 +47,12 @@ class ProgressBar:
         if run.is_done:
             self._bar.close()
 
+    def went_back(self, run: Run) -> None:
+        """Move the bar back."""
+        if self._bar is not None:
+            self._bar.n = run.progress.images_seen
+            self._bar.refresh()
+
     def show(self, figures: Mapping[str, float]) -> None:
         """Put the losses behind the bar."""
         shown = {
@@ -68,6 +74,14 @@ class Status:
     def due(self, run: Run) -> bool:
         """When `log.every_images` were crossed, and at the end."""
         return crossed(self._period_images, run.images_before_step, run.progress.images_seen) or run.is_done
+
+    def went_back(self, run: Run) -> None:
+        """Measure speeds from here on."""
+        self._since_s, self._since_images, self._since_wait_s = (
+            time.monotonic(),
+            run.progress.images_seen,
+            run.feed.wait_s,
+        )
 
     def run(self, run: Run) -> None:
         """Write the line."""
