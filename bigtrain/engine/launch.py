@@ -10,6 +10,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
+from bigtrain.engine.slurm import join_step
 from bigtrain.recipe.errors import UsageError
 
 
@@ -28,11 +29,13 @@ class Launch:
 
 
 def start(engine: str, timeout_minutes: float) -> Launch:
-    """Join the processes that the launcher started, under the recipe's engine.
+    """Join the processes that the launcher, or srun, started, under the recipe's engine.
 
     Raises:
-        UsageError: the launcher started something else than the recipe's `engine`, or BIGTRAIN_FAULT names no fault.
+        UsageError: the launcher started something else than the recipe's `engine`, BIGTRAIN_FAULT names no fault, or
+            SLURM does not say where its tasks meet.
     """
+    join_step()
     _check_launcher(engine)
     accelerator = Accelerator(
         mixed_precision="no",  # autocast is entered per turn, so that penalty turns may stay in float32

@@ -31,7 +31,7 @@ class SignalWatch:
 
     def __init__(self) -> None:
         self.caught: str | None = None
-        """Name of the first signal, such as "SIGUSR2"; None while there was none."""
+        """Name of the first signal, such as "SIGUSR2", or what else asked; None while nothing did."""
         self._interrupted_s: float | None = None
         self._previous: dict[int, Any] = {}
 
@@ -55,6 +55,11 @@ class SignalWatch:
         if self._previous:
             _installed.remove(self)
         self._previous = {}
+
+    def ask(self, reason: str) -> None:
+        """Ask this process to stop as a signal would, for a reason that has no signal; from any thread."""
+        if self.caught is None:
+            self.caught = reason
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.caught is None:

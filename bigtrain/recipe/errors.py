@@ -59,6 +59,12 @@ class DataError(BigtrainError):
     exit_status = 6
 
 
+class NoProgressError(BigtrainError):
+    """A job was restarted again and again without coming any further."""
+
+    exit_status = 7
+
+
 class RanksDriftedError(BigtrainError):
     """Ranks that must hold equal state do not."""
 

@@ -73,6 +73,7 @@ class Run:
     skipped_in_a_row: dict[str, int] = field(default_factory=dict)
     saved_images: int | None = None
     failed_saves: int = 0
+    save_s: float = 0.0  # what the last save took
 
     @property
     def folder(self) -> Path:

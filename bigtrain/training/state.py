@@ -7,6 +7,7 @@ generator state to keep.
 """
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ def save(run: "Run") -> None:
     if run.saved_images == run.progress.images_seen:
         return
     run.settle()
+    began_s = time.monotonic()
     try:
         path = run.checkpoints.save(run.progress.images_seen, tensors_of(run), record_of(run))
     except SaveFailedError as error:
@@ -96,6 +98,7 @@ def save(run: "Run") -> None:
             raise SavesFailedError(f"{run.failed_saves} saves in a row failed, the last one so: {error}") from error
         return
     run.saved_images, run.failed_saves = run.progress.images_seen, 0
+    run.save_s = time.monotonic() - began_s
     run.log.event("checkpoint", run.progress, path=str(path))
 
 
