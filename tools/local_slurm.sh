@@ -2,6 +2,7 @@
 # A private SLURM of two nodes, n1 and n2, on this one machine: for the tests in tests/slurm/, and to try a batch script
 # before it meets a cluster.
 #
+#   bash tools/local_slurm.sh install  # only get the programs it needs
 #   bash tools/local_slurm.sh up       # start it (again: does nothing), and say how to use it
 #   bash tools/local_slurm.sh status   # what runs, and what is in the queue
 #   bash tools/local_slurm.sh down     # cancel all jobs and end every process of it
@@ -35,10 +36,12 @@ install_packages() {
         exit 2
     fi
     echo "installing slurm-wlm and munge" >&2
+    local apt=(timeout 600 apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=120)
     export DEBIAN_FRONTEND=noninteractive
     # The package lists of a fresh machine are empty or old; where they cannot be fetched, what is there may do.
-    { apt-get update -qq || true; apt-get install -y -qq --no-install-recommends slurm-wlm munge; } \
-        >"$folder/apt.log" 2>&1 || true
+    { "${apt[@]}" update || true; "${apt[@]}" install -y --no-install-recommends slurm-wlm munge; } \
+        </dev/null >"$folder/apt.log" 2>&1 || true
+    hash -r
     if ! is_installed; then
         echo "slurm-wlm and munge could not be installed, see $folder/apt.log; install them by hand" >&2
         exit 2
@@ -128,10 +131,14 @@ nodes_are_up() {
     [[ $(sinfo -h -N -p main -t idle,mixed,allocated,completing -o %N | sort -u | wc -l) == "$NUM_NODES" ]]
 }
 
-up() {
-    (umask 022 && mkdir -p "$folder")
+install() {
+    mkdir -p "$folder"
     chmod 755 "$folder"
     install_packages
+}
+
+up() {
+    install
     is_running slurmctld || is_running slurmd-n1 || is_running slurmd-n2 || write_configuration
     mkdir -p "$folder/state" "$folder/spool-n1" "$folder/spool-n2"
     start_munge
@@ -206,7 +213,7 @@ status() {
 }
 
 case ${1:-} in
-up | down | status) "$1" ;;
+install | up | down | status) "$1" ;;
 *)
     sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0" >&2
     exit 2
