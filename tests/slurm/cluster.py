@@ -3,6 +3,7 @@ behind."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 HANG_LIMIT_S = 300.0  # a start of two ranks takes about 15 s on a quiet machine
 POLL_S = 0.2
 COMMAND_LIMIT_S = 60.0
+SETTLE_S = 2.0
 
 
 def toy_run(shards: Path, run_dir: Path, *more: str) -> list[str]:
@@ -76,6 +78,28 @@ class Cluster:
         number = self.ask("sbatch", "--parsable", *options, str(CHECKOUT / "slurm" / script), *words, **variables)
         return Job(self, number)
 
+    def kill_node(self, node: str) -> None:
+        """Kill a node's daemon and the tasks that it started; its slurmstepd is left to tell, as none would after a
+        power cut."""
+        daemon = int((self.folder / f"slurmd-{node}.pid").read_text())
+        os.kill(daemon, signal.SIGKILL)
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                is_of_node = f"SLURMD_NODENAME={node}" in (process / "environ").read_text(errors="replace").split("\0")
+                is_of_us = str(self.folder) in (process / "environ").read_text(errors="replace")
+            except OSError:  # it has ended meanwhile
+                continue
+            if is_of_node and is_of_us:
+                os.kill(int(process.name), signal.SIGKILL)
+
+    def revive(self) -> None:
+        """Start what does not run."""
+        environment = {**os.environ, "BIGTRAIN_SLURM_DIR": str(self.folder)}
+        subprocess.run(
+            ["bash", str(CHECKOUT / "tools" / "local_slurm.sh"), "up"],
+            env=environment, stdout=subprocess.DEVNULL, check=True, timeout=HANG_LIMIT_S,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Job:
@@ -116,10 +140,14 @@ class Job:
 
         wait_until(has_come, self.story)
 
-    def start_again(self) -> None:
-        """Wait until it is requeued, and spare it the two minutes for which SLURM lets requeued jobs wait."""
-        self.wait_for(lambda: self.fact("JobState") == "PENDING")
-        self.cluster.ask("scontrol", "update", f"JobId={self.number}", "StartTime=now")
+    def start_again(self, restart: int = 1) -> None:
+        """Wait until it is requeued for the `restart`-th time, and spare it the two minutes for which SLURM lets
+        requeued jobs wait."""
+        self.wait_for(lambda: int(self.fact("Restarts")) == restart and self.fact("JobState") != "COMPLETING")
+        # Within the same second a node takes the new start's credential for the old one's, and refuses it as revoked.
+        time.sleep(SETTLE_S)
+        if self.fact("JobState") == "PENDING":  # after a node's failure it does not wait
+            self.cluster.ask("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 
     def wait_for_end(self) -> str:
         """Return the exit status of its batch script and the state it ended in, as "0 COMPLETED"."""
@@ -148,4 +176,6 @@ class Job:
 
     def story(self) -> str:
         """Return all there is to say about it, for the message of a failed test."""
-        return f"{self.cluster.ask('scontrol', 'show', 'job', self.number, may_fail=True)}\n{self.output}"
+        controller = (self.cluster.folder / "slurmctld.log").read_text().splitlines()[-40:]
+        shown = self.cluster.ask("scontrol", "show", "job", self.number, may_fail=True)
+        return "\n".join([shown, *controller, self.output])

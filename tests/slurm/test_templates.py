@@ -101,8 +101,8 @@ def test_what_follows_training_is_the_same_in_both() -> None:
         ({"SRUN": "0"}, 0, False),
         ({"SRUN": "75"}, 0, True),
         ({"SRUN": "75", "QUEUE": "COMPLETING TimeLimit"}, 0, True),
-        ({"SRUN": "75", "QUEUE": "COMPLETING None"}, 75, False),  # cancelled, or requeued by SLURM
-        ({"SRUN": "75", "QUEUE": "PENDING BeginTime"}, 75, False),
+        ({"SRUN": "75", "QUEUE": "COMPLETING None"}, 0, False),  # cancelled, or requeued by SLURM
+        ({"SRUN": "75", "QUEUE": "PENDING BeginTime"}, 0, False),
         ({"SRUN": "137", "PYTHON": "0"}, 0, True),
         ({"SRUN": "137", "PYTHON": "0", "QUEUE": "COMPLETING None"}, 137, False),
         ({"SRUN": "1", "PYTHON": "7"}, 7, False),
