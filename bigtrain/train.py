@@ -11,6 +11,7 @@ from bigtrain.engine.launch import has_launcher_here, start
 from bigtrain.engine.lock import RunLock
 from bigtrain.engine.preemption import die_with_parent, watch
 from bigtrain.engine.roll_call import Limits
+from bigtrain.engine.time_limit import watched_limit
 from bigtrain.engine.trackers import check_installed
 from bigtrain.recipe.errors import EXIT_DONE, EXIT_REQUEUE
 from bigtrain.recipe.load import load_recipe, recipe_text
@@ -19,6 +20,7 @@ from bigtrain.training.build import build, tracker_names
 from bigtrain.training.loop import train
 from bigtrain.training.run import Run
 from bigtrain.training.schema import Recipe
+from bigtrain.training.starts import Starts
 from bigtrain.training.status import RunStatus
 
 
@@ -36,22 +38,26 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides, Recipe)
     check_installed(tracker_names(recipe))
     launch = start(recipe.engine, recipe.timeout_minutes, tuple(recipe.game.players))
-    limits = Limits.of(recipe.timeout_minutes)
+    folder, ranks = recipe.run_folder, launch.ranks
     with (
-        RunLock(recipe.run_folder, launch.ranks),
-        RunStatus(recipe.run_folder, launch.ranks) as status,
-        Heartbeat(launch.ranks, limits, signals, status.lose),
+        RunLock(folder, ranks),
+        RunStatus(folder, ranks) as status,
+        Starts(folder, ranks) as starts,
+        Heartbeat(ranks, Limits.of(recipe.timeout_minutes), signals, status.lose),
     ):
         built = build(recipe, launch, signals)
         try:
             if built.is_complete:
                 _say(built, f"is complete: {built.progress.images_seen:,} images seen; raise total_images to go on")
             else:
-                _train(built)
+                margin_minutes = recipe.checkpoint.before_time_limit_minutes
+                with watched_limit(margin_minutes, signals, launch.ranks, lambda: built.save_s):
+                    _train(built)
         finally:
             built.close()
         status.end(built)
-        launch.ranks.barrier()  # past the commit: whoever leaves first may take the others down
+        starts.end(EXIT_DONE if built.is_complete else EXIT_REQUEUE)
+        ranks.barrier()  # past the commit: whoever leaves first may take the others down
     launch.accelerator.end_training()
     return EXIT_DONE if built.is_complete else EXIT_REQUEUE
 

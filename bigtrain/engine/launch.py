@@ -13,6 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from bigtrain.engine import faults
 from bigtrain.engine.ranks import Ranks
 from bigtrain.engine.roll_call import Limits
+from bigtrain.engine.slurm import join_step
 from bigtrain.recipe.errors import RankLostError, UsageError
 
 ZERO_STAGES = {"zero1": 1, "zero2": 2}
@@ -36,7 +37,7 @@ class Launch:
 
 
 def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> Launch:
-    """Join the processes that the launcher started, under the recipe's engine.
+    """Join the processes that the launcher, or srun, started, under the recipe's engine.
 
     Args:
         engine: plain, ddp, zero1 or zero2; one process alone is the same under all of them.
@@ -46,9 +47,10 @@ def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> L
 
     Raises:
         RankLostError: not all of the launcher's processes have come.
-        UsageError: the launcher started something else than the recipe's `engine`, DeepSpeed is not installed, or
-            BIGTRAIN_FAULT names no fault.
+        UsageError: the launcher started something else than the recipe's `engine`, DeepSpeed is not installed,
+            BIGTRAIN_FAULT names no fault, or SLURM does not say where its tasks meet.
     """
+    join_step()
     _check_launcher(engine)
     zero_stage = ZERO_STAGES.get(engine, 0) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if zero_stage else "false"

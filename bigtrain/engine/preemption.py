@@ -34,7 +34,7 @@ class SignalWatch:
 
     def __init__(self) -> None:
         self.caught: str | None = None
-        """Name of the first signal, such as "SIGUSR2"; None while there was none."""
+        """Name of the first signal, such as "SIGUSR2", or what else asked; None while nothing did."""
         self.elsewhere: str | None = None
         """What another rank was sent, "SIGUSR2 on rank 1", as far as the heartbeat has brought word of it."""
         self._interrupted_s: float | None = None
@@ -75,6 +75,11 @@ class SignalWatch:
             for signum in self.arrivals.recv(64):
                 if self.caught is None and signum in SIGNALS:
                     self.caught = signal.Signals(signum).name
+
+    def ask(self, reason: str) -> None:
+        """Ask this process to stop as a signal would, for a reason that has no signal; from any thread."""
+        if self.caught is None:
+            self.caught = reason
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.caught is None:

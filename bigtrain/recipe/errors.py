@@ -65,6 +65,12 @@ class StoppedError(BigtrainError):
     exit_status = EXIT_REQUEUE
 
 
+class NoProgressError(BigtrainError):
+    """A job was restarted again and again without coming any further."""
+
+    exit_status = 7
+
+
 class RanksDriftedError(BigtrainError):
     """Ranks that must hold equal state do not."""
 

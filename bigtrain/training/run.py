@@ -74,6 +74,8 @@ class Run:
     being_saved: Progress | None = None
     saved_images: int | None = None
     failed_saves: int = 0
+    save_s: float = 0.0
+    """What the last save took."""
     owes_evaluation: bool = False
     """Whether this step's evaluation was cut short by a stop, in this start or in the one before."""
 

@@ -67,7 +67,7 @@ def finish(run: "Run") -> None:
             raise SavesFailedError(f"{run.failed_saves} saves in a row failed, the last one so: {error}") from error
         return
     assert saved is not None
-    run.saved_images, run.failed_saves = saved.images, 0
+    run.saved_images, run.failed_saves, run.save_s = saved.images, 0, saved.save_s
     run.log.event("checkpoint", progress, path=str(saved.path), stall_s=saved.stall_s, save_s=saved.save_s)
     run.write_aside("the pins of the best checkpoints", lambda: pin_best(run))
 

@@ -58,6 +58,9 @@ class CheckpointSettings(Settings):
     """Images between checkpoints."""
     every_minutes: float | None = Field(default=None, gt=0)
     """Also after this many minutes, as the main process's clock says; None: by images only."""
+    before_time_limit_minutes: float | None = Field(default=5, ge=0)
+    """Stop and save this many minutes, and the time that the last save took, before the time limit of a SLURM job (at
+    most a quarter of what was left at the start), whether or not a signal announces it; None: by signals only."""
     keep_last: int = Field(default=2, ge=2)
     """How many of the newest checkpoints stay; at least 2, so that a damaged one has a good one before it."""
     keep_best: int = Field(default=0, ge=0)

@@ -21,7 +21,7 @@ class RunStatus:
     """Written by the main process: "running" on entering, what became of the run on leaving."""
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
-        self._folder, self._path, self._is_main = folder, folder / "status.json", ranks.is_main
+        self._folder, self._is_main = folder, ranks.is_main
         self._holder: Holder | None = None
 
     def __enter__(self) -> "RunStatus":
@@ -52,14 +52,26 @@ class RunStatus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, BigtrainError):
-            self._write({"state": f"failed: {error}", "exit_status": error.exit_status})
+            self._write(failed(error))
         elif isinstance(error, KeyboardInterrupt):
             self._write({"state": "interrupted", "exit_status": EXIT_INTERRUPTED})
         elif error is not None:
             self._write({"state": f"failed: {type(error).__name__}: {error}", "exit_status": EXIT_BUG})
 
     def _write(self, status: dict[str, Any]) -> None:
-        if not self._is_main:
-            return
-        with contextlib.suppress(OSError), written_aside(self._path) as stream:  # a full disk has its own status
-            stream.write((json.dumps(status, indent=1) + "\n").encode())
+        if self._is_main:
+            write_status(self._folder, status)
+
+
+def failed(error: BigtrainError) -> dict[str, Any]:
+    """Return what status.json says after an error of this kind."""
+    return {"state": f"failed: {error}", "exit_status": error.exit_status}
+
+
+def write_status(folder: Path, status: dict[str, Any]) -> None:
+    """Replace RUN/status.json."""
+    with (
+        contextlib.suppress(OSError),
+        written_aside(folder / "status.json") as stream,
+    ):  # a full disk has its own status
+        stream.write((json.dumps(status, indent=1) + "\n").encode())

@@ -15,6 +15,7 @@ from bigtrain.recipe import errors
         (errors.CheckpointError, 4),
         (errors.DivergenceError, 5),
         (errors.DataError, 6),
+        (errors.NoProgressError, 7),
         (errors.RanksDriftedError, 8),
         (errors.RankLostError, 9),
         (errors.SavesFailedError, 10),
