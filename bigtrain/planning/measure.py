@@ -5,7 +5,7 @@ of full precision, statistics groups as the layout makes them (a sum over ranks 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -79,10 +79,8 @@ def measure(recipe: Planned, micro_images: int) -> Measured:
     Raises:
         RecipeError: the networks do not fit the images.
     """
-    classes = recipe.image.num_classes
-    facts = DataFacts(recipe.image.spec, (1,) * classes or None, recipe.batch_images)  # equal counts: sizes alone count
     with FakeTensorMode():
-        game: Game = recipe.game.build(facts)
+        game: Game = recipe.game.build(blank_facts(recipe))
         prepare(game, recipe, micro_images)
         costs = tuple(
             TurnCost(turn, per_step, *weigh(game, turn, recipe, micro_images))
@@ -90,6 +88,11 @@ def measure(recipe: Planned, micro_images: int) -> Measured:
         )
     sizes = {name: _size(network) for name, network in game.networks.items()}
     return Measured(micro_images, sizes, dict(game.players), game.averaged, costs)
+
+
+def blank_facts(recipe: Planned) -> DataFacts:
+    """Return what a game may know where the shards are not: classes of equal size, since sizes alone count here."""
+    return DataFacts(recipe.image.spec, (1,) * recipe.image.num_classes or None, recipe.batch_images)
 
 
 def frequencies(game: Game) -> dict[Turn, float]:
@@ -107,7 +110,7 @@ def weigh(game: Game, turn: Turn, recipe: Planned, micro_images: int) -> tuple[i
     player.take_the_floor()
     for parameter in player.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    with Ledger(_owned(game)) as ledger:
+    with Ledger(owned(game)) as ledger:
         play(player, turn, recipe, micro_images)
     for parameter in player.parameters():
         parameter.grad = None
@@ -123,24 +126,31 @@ def play(player: Player, turn: Turn, recipe: Planned, micro_images: int) -> None
     loss.value.backward()
 
 
-def prepare(game: Game, recipe: Planned, micro_images: int) -> None:
-    """Put the networks into train mode, with the statistics groups of the recipe."""
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor.clone()
+
+
+def prepare(game: Game, recipe: Planned, micro_images: int, reduce: Callable[[Tensor], Tensor] = _alone) -> None:
+    """Put the networks into train mode, with the statistics groups of the recipe.
+
+    Args:
+        game: its networks are changed.
+        recipe: says how many images a group has.
+        micro_images: of one rank.
+        reduce: stands for the sum over the ranks of a group.
+    """
     for network in game.networks.values():
         network.train()
-        set_batch_statistics(network, _statistics(recipe.batchnorm_images, micro_images))
-        set_minibatch_std(network, _statistics(recipe.minibatch_std_images, micro_images))
+        set_batch_statistics(network, _statistics(recipe.batchnorm_images, micro_images, reduce))
+        set_minibatch_std(network, _statistics(recipe.minibatch_std_images, micro_images, reduce))
 
 
-def _statistics(group_images: int | None, micro_images: int) -> BatchStatistics:
+def _statistics(group_images: int | None, micro_images: int, reduce: Callable[[Tensor], Tensor]) -> BatchStatistics:
     """Return the policy of layers that compare images; a group over several ranks is as large here as one rank's
     part."""
     if group_images is None or group_images <= micro_images:
         return BatchStatistics(group_images, update="never")
-    return BatchStatistics(group_images, group_images // micro_images, _sum_over_ranks, "never")
-
-
-def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    return tensor.clone()
+    return BatchStatistics(group_images, group_images // micro_images, reduce, "never")
 
 
 def _batch(recipe: Planned, micro_images: int) -> Batch:
@@ -149,7 +159,7 @@ def _batch(recipe: Planned, micro_images: int) -> Batch:
     return Batch(torch.zeros(size, dtype=torch.uint8), number_N, number_N).on_device(DEVICE)
 
 
-def _owned(game: Game) -> Iterator[Tensor]:
+def owned(game: Game) -> Iterator[Tensor]:
     """Yield everything that is there between turns."""
     for module in (*game.networks.values(), game.state):
         yield from module.buffers()
