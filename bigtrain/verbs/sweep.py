@@ -1,4 +1,4 @@
-"""Make a job array's file of a recipe with a grid or list of overrides, and show what its runs came to."""
+"""Make a job array of a recipe with a grid or list of overrides, and show what its runs came to."""
 
 import argparse
 import json

@@ -5,12 +5,17 @@ import torch
 from torch import nn
 
 from benchmarks.reference_forms import unfuse_resampling
+from bigtrain.data.batch import Batch
+from bigtrain.engine.launch import start
 from bigtrain.engine.players import Player
 from bigtrain.games.base import DataFacts
 from bigtrain.planning.ledger import Ledger
-from bigtrain.planning.measure import frequencies, measure, play, prepare, weigh
+from bigtrain.planning.measure import frequencies, measure, owned, play, prepare, weigh
 from bigtrain.recipe.load import load_recipe
+from bigtrain.recipe.progress import Progress
+from bigtrain.training.build import build_engine, build_game
 from bigtrain.training.schema import Recipe
+from tests.rank_pool import run_ranks
 
 TINY = ("game.generator.width=8", "game.discriminator.width=8")
 # The least part of the memory a CPU really takes that tensors account for. The rest are copies that oneDNN's
@@ -64,6 +69,46 @@ def test_turns_without_data_cost_what_real_ones_do():
         flop, peak_bytes = weigh(game, cost.turn, recipe, 8)
         assert flop == cost.flop
         assert peak_bytes == pytest.approx(cost.peak_bytes, rel=2e-3)
+
+
+def test_turns_of_full_precision_need_as_much_in_bf16():
+    def peaks(precision):
+        recipe = load_recipe("bigtrain:digits-stylegan2", [f"precision={precision}"], Recipe)
+        return {cost.turn.name: cost.peak_bytes for cost in measure(recipe, 8).turns}
+
+    whole, reduced = peaks("fp32"), peaks("bf16")
+    assert reduced["discriminator/r1"] == whole["discriminator/r1"]
+    assert reduced["discriminator/main"] < 0.7 * whole["discriminator/main"]
+
+
+def engine_costs(ranks, overrides):
+    """Play each turn of a step by the engine itself, and return name -> FLOP and peak bytes of its one micro-batch."""
+    recipe = load_recipe("bigtrain:digits-stylegan2", overrides, Recipe)
+    game = build_game(recipe, facts_of(recipe))
+    engine = build_engine(recipe, game, start("plain", 1))
+    size = (recipe.batch_images, recipe.image.channels, *recipe.image.spec.size)
+    number_N = torch.zeros(recipe.batch_images, dtype=torch.int64)
+    batch, found = Batch(torch.zeros(size, dtype=torch.uint8), number_N, number_N), {}
+    for number, turn in enumerate(game.turns(Progress())):
+        for _ in range(2):  # Adam's moments are made in a first step
+            with Ledger(owned(game)) as ledger:
+                engine.play(turn, number, [None if turn.reads == "none" else batch], Progress()).read()
+        gradients = 4 * sum(parameter.numel() for parameter in game.networks[turn.player].parameters())
+        found[turn.name] = ledger.flop, ledger.peak_bytes - gradients
+    return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_engine_plays_turns_at_that_cost(precision):
+    overrides = ["batch_images=16", "game.penalties.path_length.every=4", f"precision={precision}"]
+    (found,) = run_ranks(1, engine_costs, overrides)
+    costs = measure(load_recipe("bigtrain:digits-stylegan2", overrides, Recipe), 16).turns
+    assert found.keys() == {cost.turn.name for cost in costs}
+    for cost in costs:
+        flop, peak_bytes = found[cost.turn.name]
+        assert flop == cost.flop
+        # Gradients come into being one by one there, and were all counted away here.
+        assert peak_bytes == pytest.approx(cost.peak_bytes, rel=0.1)
 
 
 def test_lazy_turns_count_by_how_often_they_are_played():
