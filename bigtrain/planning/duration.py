@@ -1,0 +1,56 @@
+"""How long a run takes by its arithmetic alone, at an assumed utilisation of the GPU.
+
+Left out: reduction of gradients over ranks, reading data, evaluations, samples, checkpoints and starts.
+"""
+
+from dataclasses import dataclass
+
+from bigtrain.games.base import Turn
+from bigtrain.planning.gpus import Speed
+from bigtrain.planning.measure import Measured
+from bigtrain.planning.recipe import Planned
+from bigtrain.recipe.layout import Layout
+
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Time of a step on one GPU, and of all steps."""
+
+    step_s: float
+    num_steps: int
+    batch_images: int
+
+    @property
+    def hours(self) -> float:
+        """Time of the run."""
+        return self.num_steps * self.step_s / SECONDS_PER_HOUR
+
+    @property
+    def images_per_s(self) -> float:
+        """Images seen a second, over all GPUs."""
+        return self.batch_images / self.step_s
+
+    def starts(self, limit_s: float) -> int:
+        """Return how many jobs of a time limit the run takes, each resuming the one before."""
+        return max(1, -(-round(self.num_steps * self.step_s) // max(1, round(limit_s))))
+
+
+def number_format(turn: Turn, recipe: Planned) -> str:
+    """Return the number format that a turn's matrix products and convolutions run in."""
+    precision = "fp32" if turn.full_precision else recipe.precision
+    return "tf32" if precision == "fp32" and recipe.tf32 else precision
+
+
+def duration(measured: Measured, recipe: Planned, layout: Layout, speed: Speed) -> Duration:
+    """Return the time of a recipe's steps on each rank of a layout.
+
+    Raises:
+        RecipeError: the GPU is not known.
+        UsageError: the GPU has no units for a number format of the recipe.
+    """
+    seconds = (
+        cost.per_step * cost.flop / speed.flop_per_s(number_format(cost.turn, recipe)) for cost in measured.turns
+    )
+    return Duration(layout.accumulation * sum(seconds), recipe.num_steps, recipe.batch_images)

@@ -1,0 +1,135 @@
+"""What became of runs: their states and figures, read from their folders as they are."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigtrain.planning.recipe import Planned
+
+HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")  # all others are distances
+NOT_COMPARED = ("_std", "_real_against_real")  # ends of figures that say how far to trust another one
+UNIT = "images"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure over a run: the best evaluation's and the last one's."""
+
+    best: float
+    best_images: int
+    last: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run stands."""
+
+    name: str
+    folder: Path
+    state: str
+    """As status.json says it; "not started" without one."""
+    images_seen: int
+    total_images: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """Of the first average's newest protocol; figures of different protocols do not compare."""
+    protocol: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the result as plain JSON."""
+        figures = {
+            name: {"best": figure.best, "best_images": figure.best_images, "last": figure.last}
+            for name, figure in self.figures.items()
+        }
+        return {
+            "name": self.name,
+            "run_dir": str(self.folder),
+            "state": self.state,
+            "images_seen": self.images_seen,
+            "total_images": self.total_images,
+            "protocol": self.protocol,
+            "figures": figures,
+        }
+
+
+def result_of(recipe: Planned, events: Iterable[Mapping[str, Any]] = ()) -> Result:
+    """Return how a recipe's run stands; whatever is missing or unreadable in its folder is left out.
+
+    Args:
+        recipe: of the run.
+        events: of its log, for how far it is.
+    """
+    folder = recipe.run_folder
+    status = _json(folder / "status.json")
+    seen = [int(event.get("images_seen", 0)) for event in events]
+    figures, protocol = _figures(folder / "evaluations", recipe.ema[0].name)
+    return Result(
+        name=recipe.name,
+        folder=folder,
+        state=str(status.get("state", "unknown")) if status else "not started",
+        images_seen=max([*seen, int(status.get("images_seen") or 0)]),
+        total_images=recipe.total_images,
+        figures=figures,
+        protocol=protocol,
+    )
+
+
+def _figures(folder: Path, average: str) -> tuple[dict[str, Figure], str | None]:
+    """Return the figures of one average by name, of the protocol that was evaluated last, and that protocol."""
+    by_protocol: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    newest = None
+    for path in sorted(folder.glob("*.json")):  # by images: names begin with them
+        record = _json(path)
+        if record.get("protocol", {}).get("sampling", {}).get("average") != average:
+            continue
+        newest = path.stem.partition("-")[2]
+        by_protocol.setdefault(newest, []).append((record["images_seen"], record["figures"]))
+    if newest is None:
+        return {}, None
+    evaluations = by_protocol[newest]
+    names = [name for name in evaluations[-1][1] if not name.endswith(NOT_COMPARED)]
+    return {name: _over_time([(images, found[name]) for images, found in evaluations], name) for name in names}, newest
+
+
+def _over_time(values: Sequence[tuple[int, float]], name: str) -> Figure:
+    choose = max if name.startswith(HIGHER_IS_BETTER) else min
+    best_images, best = choose(values, key=lambda pair: pair[1])
+    return Figure(best, best_images, values[-1][1])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):  # not there, or being written
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the results as lines, columns aligned, the best of each column of figures marked with an asterisk."""
+    names = list(dict.fromkeys(name for result in results for name in result.figures))
+    head = ["run", UNIT, "state"] + [f"{name} {kind}" for name in names for kind in ("best", "last")]
+    best = {name: _over_time(_last_and_best(results, name), name).best for name in names}
+    rows = [head] + [_row(result, names, best) for result in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if len({result.protocol for result in results} - {None}) > 1:
+        yield "evaluated by different protocols: these figures do not compare"
+
+
+def _last_and_best(results: Sequence[Result], name: str) -> list[tuple[int, float]]:
+    return [(0, result.figures[name].best) for result in results if name in result.figures]
+
+
+def _row(result: Result, names: Sequence[str], best: dict[str, float]) -> list[str]:
+    cells = [result.name, f"{result.images_seen:,}/{result.total_images:,}", result.state.partition(";")[0]]
+    for name in names:
+        figure = result.figures.get(name)
+        if figure is None:
+            cells += ["-", "-"]
+            continue
+        mark = "*" if figure.best == best[name] else ""
+        cells += [f"{figure.best:.4g}{mark} at {figure.best_images:,}", f"{figure.last:.4g}"]
+    return cells

@@ -1,0 +1,55 @@
+"""Make a job array of a recipe with a grid or list of overrides, and show what its runs came to."""
+
+import argparse
+import json
+from pathlib import Path
+
+from bigtrain.cli import say
+from bigtrain.recipe.errors import EXIT_DONE, UsageError
+from bigtrain.recipe.shipped import shipped_folder
+
+SUFFIX = ".runs"
+TEMPLATE = "array.sbatch"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sweep and what is written."""
+    parser.add_argument("sweep", type=Path, help="a YAML file with recipe, set, grid and list")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"file of runs (default: the sweep's, as *{SUFFIX})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write runs and results to this file")
+    parser.add_argument("--force", action="store_true", help="replace a file of runs that is there and differs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write one run a line, and print the command that submits them and a table of results; return 0."""
+    out = arguments.out or arguments.sweep.with_suffix(SUFFIX)
+    if out == arguments.sweep:
+        raise UsageError(f"--out {out} is the sweep itself; name another file")
+    from bigtrain.planning.files import write_new  # torch takes seconds to import; a wrong command line should not
+    from bigtrain.planning.results import result_of, table
+    from bigtrain.planning.sweep import load_sweep
+    from bigtrain.training.log import read_log
+    from bigtrain.training.schema import Recipe
+
+    runs = load_sweep(arguments.sweep, Recipe)
+    write_new(out, "".join(f"{each.line}\n" for each in runs), arguments.force)
+    say(f"{len(runs)} run(s) in {out}; submit them with")
+    say(f"  sbatch --array=0-{len(runs) - 1} {_shown(shipped_folder('slurm') / TEMPLATE)} {out}")
+    logs = [each.recipe.run_folder / "log.jsonl" for each in runs]
+    events = [read_log(log) if log.is_file() else [] for log in logs]
+    results = [result_of(each.recipe, seen) for each, seen in zip(runs, events, strict=True)]
+    if any(result.folder.is_dir() for result in results):
+        say("\n".join(table(results)))
+    if arguments.json:
+        records = [
+            {"index": index, "words": list(each.words), **result.record()}
+            for index, (each, result) in enumerate(zip(runs, results, strict=True))
+        ]
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    return EXIT_DONE
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as it is shortest from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
