@@ -1,4 +1,4 @@
-"""Show when a run was started and how each start ended; for batch scripts: whether to start it once more."""
+"""Show when a run was started and how each start ended; says batch scripts whether to go on."""
 
 import argparse
 
