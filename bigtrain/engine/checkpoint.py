@@ -139,7 +139,8 @@ class Checkpoints(CheckpointFolder):
 
         Args:
             images: images seen, the checkpoint's name; a good one that is there is kept.
-            tensors: the same names, shapes and values on every rank; any dtype of DTYPE_NAMES, on any device.
+            tensors: the same names, shapes and values on every rank; any dtype of DTYPE_NAMES, on any device. Only the
+                share that `deal` gives to this rank is read: for the others a tensor on `meta` will do.
             record: JSON; rank 0's is written.
             first: what each rank's thread does before it writes anything.
         """

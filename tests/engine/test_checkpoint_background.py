@@ -189,3 +189,16 @@ def test_copies_lie_in_one_kept_buffer_and_are_equal_to_the_last_bit():
     assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)), "copies overlap"
     more = staging.copy(expected | {"more": torch.ones(10_000)}).wait()  # grows where it must
     assert torch.equal(more["more"], torch.ones(10_000))
+
+
+def save_knowing_only_the_own_share(ranks, folder):
+    tensors = state(1)
+    own = deal(tensors, ranks.world)[ranks.rank]
+    known = {name: tensor if name in own else tensor.detach().to("meta") for name, tensor in tensors.items()}
+    Checkpoints(folder, ranks).save(1, known, record(1))
+
+
+@pytest.mark.two_process
+def test_a_rank_needs_the_values_of_its_own_share_alone(tmp_path):
+    run_ranks(2, save_knowing_only_the_own_share, tmp_path)
+    assert is_state(load_alone(tmp_path), 1)
