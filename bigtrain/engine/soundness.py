@@ -1,33 +1,44 @@
 """Whether what ranks hold is finite, and the same on all of them, told on the device with one word to the host.
 
-Ranks are compared by a checksum a tensor: the sum over its elements of (bits + 1) times a number that depends on the
-place, modulo 2^64. One element that differs always shows; others do but by a chance of about 2^-64.
+Ranks are compared by a checksum a tensor: the sum over its 64-bit words, each times an odd number that depends on its
+place, modulo 2^64. A difference in one word always shows; others do but by a chance of about 2^-64.
 """
 
+import functools
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from bigtrain.draws import seed_of
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import RanksDriftedError
 
-CHUNK = 1 << 22  # elements summed at once, 32 MiB of int64
-GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, odd, as int64
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # element size in bytes -> bits as
+WORD_BYTES = 8
+ROW = 1 << 16  # words summed at once, which a cache holds
+
+
+@functools.cache
+def _factors(device: torch.device) -> Tensor:
+    """Return an odd int64 for each place in a row, so that no difference of one word is multiplied away."""
+    limit = torch.iinfo(torch.int64)
+    factors = torch.randint(limit.min, limit.max, (ROW,), generator=torch.Generator().manual_seed(0)) | 1
+    return factors.to(device)
 
 
 @torch.no_grad()
 def checksum(tensor: Tensor) -> Tensor:
-    """Return the checksum of a tensor's bits, an int64 scalar on its device; -0.0 and 0.0 differ, NaNs do not."""
-    flat = tensor.detach().contiguous().reshape(-1)
-    bits = flat.view(INTEGERS[flat.element_size()]) if flat.dtype != torch.bool else flat.to(torch.uint8)
-    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for first in range(0, len(bits), CHUNK):
-        part = bits[first : first + CHUNK].long()
-        place = torch.arange(first, first + len(part), device=tensor.device)
-        factor = (place * GOLDEN) | 1  # odd, so that no difference is multiplied away
-        total += ((part + 1) * factor).sum()
+    """Return the checksum of a tensor's bits, an int64 scalar on its device; -0.0 and 0.0 differ."""
+    octets = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    if octets.storage_offset() % WORD_BYTES:  # words must start where words may
+        octets = octets.clone()
+    whole = len(octets) // WORD_BYTES * WORD_BYTES
+    total = torch.full((), len(octets), dtype=torch.int64, device=tensor.device)
+    if whole < len(octets):
+        total += F.pad(octets[whole:], (0, whole + WORD_BYTES - len(octets))).view(torch.int64)[0]
+    for row, part in enumerate(octets[:whole].view(torch.int64).split(ROW)):
+        total += (part * _factors(tensor.device)[: len(part)]).sum() * (seed_of("row", row) | 1)
     return total
 
 

@@ -13,10 +13,18 @@ from bigtrain.networks.layers.singular import largest_weights, top_singular_valu
 from bigtrain.sampling.truncation import Truncation, sample_draws
 from bigtrain.training.run import Run
 
+LARGEST_SIDE = 64  # pixels; larger images are averaged down, so that what is kept of them stays small
+
+
+def reduced(image_NCHW: Tensor) -> Tensor:
+    """Return images in float32 of at most LARGEST_SIDE pixels a side."""
+    sides = tuple(min(side, LARGEST_SIDE) for side in image_NCHW.shape[2:])
+    return F.adaptive_avg_pool2d(image_NCHW.float(), sides)
+
 
 def mean_distance(image_NCHW: Tensor) -> float:
-    """Return the mean Euclidean distance between two of the images, per root of the number of their pixels."""
-    image_NP = image_NCHW.float().flatten(1)
+    """Return the mean Euclidean distance between two of the images, per root of the number of their values."""
+    image_NP = image_NCHW.flatten(1)
     return float(F.pdist(image_NP).mean() / image_NP.shape[1] ** 0.5)
 
 
@@ -29,7 +37,8 @@ class Vitals:
         self._real_distance = 0.0
         if self._count > 1:
             real = run.shards.load(run.shards.numbers()[: self._count])
-            self._real_distance = mean_distance(real.on_device(run.launch.device).image_NCHW)
+            if len(real) > 1:
+                self._real_distance = mean_distance(reduced(real.on_device(run.launch.device).image_NCHW))
 
     def measure(self, run: Run) -> dict[str, float]:
         """Return `diversity` (1: generated images differ as much as real ones) and `singular/NETWORK.WEIGHT/1` to 3.
@@ -48,7 +57,7 @@ class Vitals:
         for network in networks.values():
             network.eval()
         parts = [
-            run.game.sample(networks, sample_draws(seed, index_N), SampleSettings(Truncation()))
+            reduced(run.game.sample(networks, sample_draws(seed, index_N), SampleSettings(Truncation())))
             for index_N in torch.arange(self._count, device=device).split(micro_images)
         ]
         for network in networks.values():
