@@ -6,9 +6,9 @@ Every rank calls these with the same figures.
 from collections.abc import Mapping
 from typing import Any
 
-from bigtrain.training.hooks.checkpoint import pin_best
 from bigtrain.training.monitors import Finding
 from bigtrain.training.run import Run
+from bigtrain.training.saving import pin_best
 from bigtrain.training.watchdog import DivergedError
 
 LAST_GOOD = "last good checkpoint: "  # of one kind of measurement; moves on while all is well
