@@ -59,12 +59,12 @@ def poisoned(ranks: Ranks, overrides: list[str]) -> str:
 
     def run_hook(hook: SaveCheckpoint, run: Run) -> None:
         inner(hook, run)
-        if not done:
+        if run.saved_images and not done:
+            done.append(run.progress.images_seen)
             with torch.no_grad():
                 run.engine.optimizers["generator"].state[run.game.networks["generator"].linear.weight]["exp_avg_sq"][
                     0
                 ] = float("inf")
-        done.append(run.progress.images_seen)
 
     SaveCheckpoint.run = run_hook  # type: ignore[method-assign]
     progress = play(ranks, overrides)
