@@ -30,10 +30,6 @@ class Limits:
         step_s = timeout_minutes * 60
         return cls(step_s, max(START_FACTOR * step_s, LEAST_START_S))
 
-    def at(self, place: Place) -> float:
-        """Return the limit of a place."""
-        return self.step_s if place.is_under_way else self.start_s
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -108,7 +104,7 @@ class RollCall:
         """Return the verdict over a rank that does not answer, None where all do."""
         for rank, known in self._ranks.items():
             silent_s = now_s - known.heard_s
-            if silent_s > self._limits.at(known.place):
+            if silent_s > self._limit_s:
                 words = f"rank {rank} is lost: its process has not answered for {silent_s:.0f} s"
                 return Verdict(rank, f"{words} {self._seen(rank)}; {AGAIN}", is_urgent=True)
         return None
@@ -117,21 +113,21 @@ class RollCall:
         """Return the verdict over the rank that the others wait for, None while all is well."""
         if (silence := self.judge_silence(now_s)) is not None:
             return silence
-        idle = [rank for rank, known in self._ranks.items() if self._is_idle(known, now_s)]
-        if all(self._ranks[rank].place.is_waiting for rank in idle) and len(idle) < len(self._ranks):
-            return None  # those who stand still wait for somebody who moves
-        return self._stuck(idle, now_s) if idle else None
-
-    def _is_idle(self, known: _Rank, now_s: float) -> bool:
-        return now_s - known.moved_s > self._limits.at(known.place)
-
-    def _stuck(self, idle: list[int], now_s: float) -> Verdict:
-        places = {rank: self._ranks[rank].place for rank in idle}
-        busy = [rank for rank in idle if not places[rank].is_waiting]
-        rank = min(busy, key=places.__getitem__) if busy else max(idle, key=places.__getitem__)
-        still_s = now_s - self._ranks[rank].moved_s
+        places = {rank: known.place for rank, known in self._ranks.items()}
+        busy = [rank for rank in places if not places[rank].is_waiting]
+        # Who waits inside a backward pass is not known to wait, but it is further on than the one it waits for.
+        rank = min(busy, key=places.__getitem__) if busy else max(places, key=places.__getitem__)
+        still_s = min(now_s - known.moved_s for other, known in self._ranks.items() if other == rank or not busy)
+        if still_s <= self._limit_s:
+            return None
         words = f"rank {rank} is stuck: its main thread has not moved for {still_s:.0f} s"
         return Verdict(rank, f"{words} {self._seen(rank)}{self._elsewhere(rank)}; {AGAIN}", is_urgent=True)
+
+    @property
+    def _limit_s(self) -> float:
+        """How long a rank may stay in one place: once one of them has made a step, all have."""
+        is_under_way = any(known.place.is_under_way for known in self._ranks.values())
+        return self._limits.step_s if is_under_way else self._limits.start_s
 
     def _elsewhere(self, stuck: int) -> str:
         """Return where others are, for who wants to know what they wait for."""

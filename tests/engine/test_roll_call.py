@@ -56,6 +56,21 @@ def test_of_ranks_that_stand_still_the_one_behind_is_named():
     assert "last seen at step 5, waiting for data, rank 0 at step 5, turn discriminator" in verdict.sentence
 
 
+def test_a_rank_that_waits_for_a_slow_one_inside_its_backward_pass_is_not_blamed():
+    called = roll_call(at(5, 4, "turn discriminator"), at(5, 2, "waiting for data"))
+    called.hear(1, "node1", at(5, 3, "waiting for data"), 15.0)
+    beat_all(called, 25.0)
+    assert called.judge(25.0) is None
+    beat_all(called, 30.0, but=[1])
+    assert called.judge(36.0).rank == 1
+
+
+def test_a_rank_that_stopped_before_it_told_of_its_first_step_is_the_one_that_is_named():
+    called = roll_call(at(3, 4), at(0, 9, is_under_way=False))
+    beat_all(called, 19.0, but=[1])
+    assert called.judge(20.5).rank == 1
+
+
 def test_the_rank_that_went_on_without_what_the_others_wait_for_is_named():
     called = roll_call(at(5, 9, is_waiting=True), at(6, 2), at(5, 9, is_waiting=True))
     beat_all(called, 21.0)
