@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             built.close()
         status.end(built)
         starts.end(EXIT_DONE if built.is_done else EXIT_REQUEUE)
+        signals.ignore()
         ranks.barrier()  # past the commit: whoever leaves first may take the others down
     launch.accelerator.end_training()
     return EXIT_DONE if built.is_done else EXIT_REQUEUE

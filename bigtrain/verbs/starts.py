@@ -1,4 +1,4 @@
-"""Show when a run was started and how each start ended; for batch scripts: whether to start it once more."""
+"""Show when a run was started and how that ended; for batch scripts, whether to start it once more."""
 
 import argparse
 
