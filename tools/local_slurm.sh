@@ -9,7 +9,7 @@
 #
 # Everything is in one folder, BIGTRAIN_SLURM_DIR (default: /tmp/bigtrain-slurm-UID): configuration, keys, state, logs.
 # Its munge has a key and a socket of its own, so a SLURM that the machine belongs to is neither used nor disturbed.
-# Debian's packages slurm-wlm and munge are installed when they are missing and the user is root.
+# Any user can start one. Debian's packages slurm-wlm and munge are installed when missing and the user is root.
 #
 # Partitions: main (default); urgent, whose jobs take the nodes of main's: those are requeued after 20 s of grace.
 # Not like a cluster: no cgroups (what a job leaves behind is not ended by SLURM), no database (no sacct), no GPUs.

@@ -81,6 +81,13 @@ class SignalWatch:
         if self.caught is None:
             self.caught = reason
 
+    def ignore(self) -> None:
+        """Let no signal but Ctrl-C change how this process leaves: one that does so with 75 before the others has srun
+        or a launcher send them TERM, and a rank that dies of it in its last moments would hide the 75."""
+        for signum in SIGNALS:
+            if signum != signal.SIGINT:
+                signal.signal(signum, signal.SIG_IGN)
+
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.caught is None:
             self.caught = signal.Signals(signum).name

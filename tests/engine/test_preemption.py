@@ -57,6 +57,19 @@ def test_installing_twice_is_installing_once(signals):
     assert signals.caught == "SIGTERM"
 
 
+def signal_self_while_leaving(ranks):
+    watched = watch()
+    watched.restore()  # as the end of a run does
+    watched.ignore()
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), signum)
+    return [signal.getsignal(signum) == signal.SIG_IGN for signum in SIGNALS]
+
+
+def test_a_process_that_leaves_is_not_killed_on_its_way():
+    assert run_ranks(1, signal_self_while_leaving) == [[True, True, True, False]]
+
+
 def count_steps_until_asked(ranks, folder):
     preemption = Preemption(ranks)
     for step in range(10_000):

@@ -189,23 +189,46 @@ folder = pathlib.Path(os.environ["RECEIVED_IN"])
 end_s = time.monotonic() + 120
 while not caught and time.monotonic() < end_s:
     time.sleep(0.01)
+for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # as training does: the first to leave has the other sent TERM
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
 (folder / f"got-{rank}").write_text(caught[0] if caught else "nothing")
 sys.exit(75)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("signal_name", ["USR2", "USR1", "TERM"])
-def test_every_rank_gets_the_signal(cluster: Cluster, tmp_path: Path, signal_name: str) -> None:
+def submit_receivers(cluster: Cluster, tmp_path: Path, *options: str) -> Job:
+    """Submit the training script with tasks that only wait for a signal, note it, and leave with status 75."""
     (tmp_path / "receiver.py").write_text(RECEIVER)
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/receiver.py "$@"\n')
     (tmp_path / "python").chmod(0o755)
-    options = ["--nodes=2", "--ntasks-per-node=1"]
     path = f"{tmp_path}:{cluster.environment['PATH']}"
-    job = cluster.submit("train.sbatch", options, ["recipe.yaml"], PATH=path, RECEIVED_IN=str(tmp_path))
+    job = cluster.submit("train.sbatch", [*TWO_NODES, *options], ["x.yaml"], PATH=path, RECEIVED_IN=str(tmp_path))
     job.wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
-    job.cancel(f"--signal={signal_name}")
+    return job
+
+
+def assert_requeued_after(job: Job, tmp_path: Path, signal_name: str) -> None:
+    """Check that both tasks were signalled, that the job is in the queue again, and that nothing of it is left."""
     job.wait_for(lambda: job.fact("Reason") == "BeginTime")
     assert [(tmp_path / f"got-{rank}").read_text() for rank in (0, 1)] == [f"SIG{signal_name}"] * 2
     wait_until(lambda: not job.processes(), lambda: str(job.processes()), NO_TRACE_S)
+    assert job.fact("Restarts") == "1"
     job.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_name", ["USR2", "USR1", "TERM"])
+def test_every_rank_gets_the_signal(cluster: Cluster, tmp_path: Path, signal_name: str) -> None:
+    job = submit_receivers(cluster, tmp_path)
+    job.cancel(f"--signal={signal_name}")
+    assert_requeued_after(job, tmp_path, signal_name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "signal_name"), [((), "USR2"), (("--signal=USR2@0",), "TERM")])
+def test_the_limit_is_announced_to_every_rank_and_outlived(
+    cluster: Cluster, tmp_path: Path, options: tuple[str, ...], signal_name: str
+) -> None:
+    # The script's own option says 300 s before the limit, so it comes soon; without it SLURM's TERM comes at the limit,
+    # when the job is over for SLURM, and can be requeued all the same.
+    assert_requeued_after(submit_receivers(cluster, tmp_path, "--time=1", *options), tmp_path, signal_name)
