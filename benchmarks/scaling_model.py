@@ -37,7 +37,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.timing import Row, main
 from bigtrain.engine.players import Player
 from bigtrain.games.base import Game, Turn
-from bigtrain.planning.duration import number_format
+from bigtrain.planning.duration import seconds
 from bigtrain.planning.gpus import Speed
 from bigtrain.planning.ledger import Ledger
 from bigtrain.planning.measure import blank_facts, frequencies, owned, play, prepare
@@ -112,6 +112,7 @@ class TurnShape:
     """Bytes of each bucket, and the FLOP after which all its gradients are there, in the order of reduction."""
     group_sums: int
     """Sums over statistics groups in a micro-batch, forward and backward."""
+    reduced_flop: int = 0
 
 
 class _CountedSum:
@@ -180,7 +181,7 @@ def _shape(game: Game, turn: Turn, per_step: float, recipe: Recipe, dealt: tuple
         )
         for bucket in buckets_of(parameters)
     )
-    return TurnShape(turn, per_step, ledger.flop, buckets, summed.count - before)
+    return TurnShape(turn, per_step, ledger.flop, buckets, summed.count - before, ledger.reduced_flop)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def step(turns: Sequence[TurnShape], recipe: Recipe, dealt: Dealt, cluster: Clus
     """Return the time of a step on average over lazy turns."""
     computed = ours = flat = 0.0
     for each in turns:
-        rate = SPEED.flop_per_s(number_format(each.turn, recipe))
+        rate = each.flop / seconds(each.flop, each.reduced_flop, recipe, SPEED)
         turn_s = dealt.accumulation * each.flop / rate
         before_s = turn_s - each.flop / rate  # gradients are reduced in the last micro-batch
         ready_s = [before_s + flop / rate for _, flop in each.buckets]
@@ -246,8 +247,8 @@ def recipe_rows(name: str, cluster: Cluster) -> Iterator[Row]:
     """Yield a row for each number of GPUs and way of dealing."""
     recipe = load(name)
     for how, dealt in layouts(recipe):
-        seconds = step(shapes(name, dealt.micro_images), recipe, dealt, cluster)
-        ours, flat = seconds.computed / seconds.ours, seconds.computed / seconds.flat
+        times = step(shapes(name, dealt.micro_images), recipe, dealt, cluster)
+        ours, flat = times.computed / times.ours, times.computed / times.flat
         title = f"{name}: {dealt.world} GPUs x {dealt.micro_images} x {dealt.accumulation}, {how}"
         yield Row(name=title, ours=ours, reference=flat, ratio=ours / flat, unit="of step time")
 

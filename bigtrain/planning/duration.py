@@ -5,7 +5,6 @@ Left out: reduction of gradients over ranks, reading data, evaluations, samples,
 
 from dataclasses import dataclass
 
-from bigtrain.games.base import Turn
 from bigtrain.planning.gpus import Speed
 from bigtrain.planning.measure import Measured
 from bigtrain.planning.recipe import Planned
@@ -37,10 +36,16 @@ class Duration:
         return max(1, -(-round(self.num_steps * self.step_s) // max(1, round(limit_s))))
 
 
-def number_format(turn: Turn, recipe: Planned) -> str:
-    """Return the number format that a turn's matrix products and convolutions run in."""
-    precision = "fp32" if turn.full_precision else recipe.precision
-    return "tf32" if precision == "fp32" and recipe.tf32 else precision
+def seconds(flop: int, reduced_flop: int, recipe: Planned, speed: Speed) -> float:
+    """Return the time of so many FLOP, of which `reduced_flop` are in the recipe's precision and the others in float32
+    (or TensorFloat-32 where the recipe lets it be): networks have float32 parts, and some turns are so as a whole."""
+    reduced_s = reduced_flop / speed.flop_per_s(recipe.precision) if reduced_flop else 0.0
+    return reduced_s + (flop - reduced_flop) / speed.flop_per_s(full_format(recipe))
+
+
+def full_format(recipe: Planned) -> str:
+    """Return the number format of what is not reduced."""
+    return "tf32" if recipe.tf32 else "fp32"
 
 
 def duration(measured: Measured, recipe: Planned, layout: Layout, speed: Speed) -> Duration:
@@ -50,7 +55,5 @@ def duration(measured: Measured, recipe: Planned, layout: Layout, speed: Speed) 
         RecipeError: the GPU is not known.
         UsageError: the GPU has no units for a number format of the recipe.
     """
-    seconds = (
-        cost.per_step * cost.flop / speed.flop_per_s(number_format(cost.turn, recipe)) for cost in measured.turns
-    )
-    return Duration(layout.accumulation * sum(seconds), recipe.num_steps, recipe.batch_images)
+    micro_s = (cost.per_step * seconds(cost.flop, cost.reduced_flop, recipe, speed) for cost in measured.turns)
+    return Duration(layout.accumulation * sum(micro_s), recipe.num_steps, recipe.batch_images)

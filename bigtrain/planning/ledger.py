@@ -29,6 +29,11 @@ def _attention_backward_flop(gradient: Tensor, query: Tensor, key: Tensor, value
     return count
 
 
+def _is_reduced(made: Any) -> bool:
+    first = next((leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)), None)
+    return first is not None and first.dtype in (torch.bfloat16, torch.float16)
+
+
 # torch's table has the attention kernels of GPUs only.
 FLOP_COUNTS: Mapping[Any, Callable[..., int]] = {
     **flop_registry,
@@ -38,7 +43,8 @@ FLOP_COUNTS: Mapping[Any, Callable[..., int]] = {
 
 
 class Ledger(TorchDispatchMode):
-    """Counts while it is entered: `flop`, two for a multiply-add; `live_bytes` now and `peak_bytes` so far.
+    """Counts while it is entered: `flop`, two for a multiply-add, and those of them in fewer bits than float32's,
+    `reduced_flop`; `live_bytes` now and `peak_bytes` so far.
 
     Args:
         owned: tensors that were there before; neither they nor their views are counted.
@@ -47,6 +53,7 @@ class Ledger(TorchDispatchMode):
     def __init__(self, owned: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.flop = 0
+        self.reduced_flop = 0
         self.live_bytes = 0
         self.peak_bytes = 0
         self._references: dict[int, weakref.ref[Any]] = {}
@@ -60,7 +67,9 @@ class Ledger(TorchDispatchMode):
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
         if func._overloadpacket in FLOP_COUNTS:
-            self.flop += FLOP_COUNTS[func._overloadpacket](*args, **kwargs, out_val=made)
+            flop = FLOP_COUNTS[func._overloadpacket](*args, **kwargs, out_val=made)
+            self.flop += flop
+            self.reduced_flop += flop if _is_reduced(made) else 0
         for leaf in tree_leaves(made):
             if isinstance(leaf, Tensor):
                 self._enter(leaf, counted=True)

@@ -49,6 +49,8 @@ class TurnCost:
     """How often a step plays it, on average: 1/16 for a penalty that is due in every 16th step."""
     flop: int
     """Operations of matrix products and convolutions, forward and backward, two for a multiply-add."""
+    reduced_flop: int
+    """Those of them in bf16 or fp16; the others are in float32."""
     peak_bytes: int
     """Most bytes alive at once besides parameters, buffers and the gradients of parameters."""
 
@@ -101,8 +103,8 @@ def frequencies(game: Game) -> dict[Turn, float]:
     return {turn: count / COUNTED_STEPS for turn, count in counts.items()}
 
 
-def weigh(game: Game, turn: Turn, recipe: Planned, micro_images: int) -> tuple[int, int]:
-    """Play one micro-batch of a turn and return its FLOP and the peak of its bytes.
+def weigh(game: Game, turn: Turn, recipe: Planned, micro_images: int) -> tuple[int, int, int]:
+    """Play one micro-batch of a turn and return its FLOP, those in fewer bits, and the peak of its bytes.
 
     The player's gradients are there from the start, as in every micro-batch but the first, and are not counted.
     """
@@ -114,7 +116,7 @@ def weigh(game: Game, turn: Turn, recipe: Planned, micro_images: int) -> tuple[i
         play(player, turn, recipe, micro_images)
     for parameter in player.parameters():
         parameter.grad = None
-    return ledger.flop, ledger.peak_bytes
+    return ledger.flop, ledger.reduced_flop, ledger.peak_bytes
 
 
 def play(player: Player, turn: Turn, recipe: Planned, micro_images: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bigtrain.planning.duration import Duration, duration, number_format
+from bigtrain.planning.duration import Duration, duration, full_format
 from bigtrain.planning.gpus import GPUS, Speed
 from bigtrain.planning.measure import Measured, measure
 from bigtrain.planning.memory import GIB, RESERVE_BYTES, RESERVE_SHARE, Memory, memory
@@ -49,8 +49,15 @@ class Plan:
 
     @property
     def formats(self) -> list[str]:
-        """Number formats that its turns run in."""
-        return sorted({number_format(cost.turn, self.recipe) for cost in self.measured.turns})
+        """Number formats that its turns run in, with the one of most bits last."""
+        reduced = [self.recipe.precision] if self.reduced_share else []
+        return [*reduced, full_format(self.recipe)]
+
+    @property
+    def reduced_share(self) -> float:
+        """Part of the FLOP that is in fewer bits than float32's."""
+        total = sum(cost.per_step * cost.flop for cost in self.measured.turns)
+        return sum(cost.per_step * cost.reduced_flop for cost in self.measured.turns) / total
 
     @property
     def memory_gib(self) -> float:
@@ -141,7 +148,9 @@ def _time(plan: Plan) -> Iterator[str]:
     for each in plan.formats:
         origin = "assumed" if speed.mfu is None else "--mfu"
         whose = f"{speed.gpu}'s" if speed.peak_tflops is None else "--peak-tflops"
-        yield f"{PREFIX}{each}: {speed.utilisation(each):.0%} ({origin}) of {whose} {speed.peak(each):g} TFLOP/s"
+        share = plan.reduced_share if each == plan.recipe.precision != "fp32" else 1 - plan.reduced_share
+        part = f"{speed.utilisation(each):.0%} ({origin}) of {whose} {speed.peak(each):g} TFLOP/s"
+        yield f"{PREFIX}{each} ({share:.0%} of them): {part}"
     yield f"{PREFIX}{spent.step_s:.3g} s a step, {spent.images_per_s:,.0f} images/s in all"
     yield (
         f"{PREFIX}{spent.hours:,.1f} hours, {spent.hours * plan.machines.world:,.0f} GPU hours; without evaluations, "
@@ -174,7 +183,7 @@ def record(plan: Plan) -> dict[str, Any]:
                 "per_step": cost.per_step,
                 "gflop_per_image": cost.flop / plan.layout.micro_images / 1e9,
                 "activation_bytes": cost.peak_bytes,
-                "number_format": number_format(cost.turn, plan.recipe),
+                "reduced_share": cost.reduced_flop / cost.flop if cost.flop else 0.0,
             }
             for cost in plan.measured.turns
         },

@@ -3,7 +3,7 @@
 import pytest
 
 from bigtrain.games.base import Turn
-from bigtrain.planning.duration import Duration, duration, number_format
+from bigtrain.planning.duration import Duration, duration, seconds
 from bigtrain.planning.gpus import GPUS, Speed
 from bigtrain.planning.measure import Measured, TurnCost
 from bigtrain.recipe.errors import RecipeError, UsageError
@@ -20,19 +20,21 @@ def recipe(*more):
 
 
 def test_a_step_takes_its_turns_flop_over_the_rate_of_each_number_format():
-    """Two micro-batches a turn; 10 TFLOP in bf16 at 1/4 of 989, and every 16th step 8 TFLOP in fp32 at 1/2 of 67."""
-    measured = Measured(16, {}, {}, (), (TurnCost(MAIN, 1.0, 10**13, 0), TurnCost(R1, 1 / 16, 8 * 10**12, 0)))
+    """Two micro-batches a turn; of 11 TFLOP 10 in bf16 at 1/4 of 989 and 1 in fp32 at 1/2 of 67, and every 16th step
+    8 TFLOP in fp32."""
+    main, r1 = TurnCost(MAIN, 1.0, 11 * 10**12, 10**13, 0), TurnCost(R1, 1 / 16, 8 * 10**12, 0, 0)
+    measured = Measured(16, {}, {}, (), (main, r1))
     found = duration(measured, recipe(), Layout(0, 2, 16, 64), Speed("h100"))
-    assert found.step_s == pytest.approx(2 * (10 / (0.25 * 989) + 8 / 16 / (0.5 * 67)))
+    assert found.step_s == pytest.approx(2 * (10 / (0.25 * 989) + (1 + 8 / 16) / (0.5 * 67)))
     assert found.hours == pytest.approx(100 * found.step_s / 3600)
     assert found.images_per_s == pytest.approx(64 / found.step_s)
 
 
 def test_full_precision_is_tensorfloat32_where_the_recipe_lets_it_be():
-    assert number_format(MAIN, recipe()) == "bf16"
-    assert number_format(R1, recipe()) == "fp32"
-    assert number_format(R1, recipe("tf32=true")) == "tf32"
-    assert number_format(MAIN, recipe("precision=fp32", "tf32=true")) == "tf32"
+    speed = Speed("a100", mfu=1.0)
+    assert seconds(312 * 10**12, 312 * 10**12, recipe(), speed) == pytest.approx(1.0)
+    assert seconds(39 * 10**12, 0, recipe(), speed) == pytest.approx(2.0)  # 19.5 TFLOP/s
+    assert seconds(39 * 10**12, 0, recipe("tf32=true"), speed) == pytest.approx(0.25)  # 156 TFLOP/s
 
 
 def test_stated_numbers_replace_assumed_ones():

@@ -83,3 +83,11 @@ def test_tensors_without_data_are_booked_alike():
     real = books()
     with FakeTensorMode():
         assert books() == real
+
+
+def test_products_in_fewer_bits_are_told_apart():
+    a, b = torch.ones(3, 5), torch.ones(5, 7)
+    with Ledger() as ledger:
+        a @ b
+        a.bfloat16() @ b.bfloat16()
+    assert (ledger.flop, ledger.reduced_flop) == (420, 210)

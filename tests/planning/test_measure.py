@@ -66,7 +66,7 @@ def test_turns_without_data_cost_what_real_ones_do():
     game = recipe.game.build(facts_of(recipe))
     prepare(game, recipe, 8)
     for cost in measure(recipe, 8).turns:
-        flop, peak_bytes = weigh(game, cost.turn, recipe, 8)
+        flop, _, peak_bytes = weigh(game, cost.turn, recipe, 8)
         assert flop == cost.flop
         assert peak_bytes == pytest.approx(cost.peak_bytes, rel=2e-3)
 
@@ -76,6 +76,10 @@ def test_turns_of_full_precision_need_as_much_in_bf16():
         recipe = load_recipe("bigtrain:digits-stylegan2", [f"precision={precision}"], Recipe)
         return {cost.turn.name: cost.peak_bytes for cost in measure(recipe, 8).turns}
 
+    recipe = load_recipe("bigtrain:digits-stylegan2", ["precision=bf16"], Recipe)
+    shares = {cost.turn.name: cost.reduced_flop / cost.flop for cost in measure(recipe, 8).turns}
+    assert shares["discriminator/r1"] == 0
+    assert 0.5 < shares["discriminator/main"] < 1  # the head and the mapping stay in float32
     whole, reduced = peaks("fp32"), peaks("bf16")
     assert reduced["discriminator/r1"] == whole["discriminator/r1"]
     assert reduced["discriminator/main"] < 0.7 * whole["discriminator/main"]

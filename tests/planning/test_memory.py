@@ -13,7 +13,7 @@ MEASURED = Measured(
     networks={"generator": NetworkSize(1_000, 4_400), "discriminator": NetworkSize(3_000, 12_000)},
     players={"generator": ("generator",), "discriminator": ("discriminator",)},
     averaged=("generator",),
-    turns=tuple(TurnCost(Turn(player), 1.0, 10, peak) for player, peak in ACTIVATIONS.items()),
+    turns=tuple(TurnCost(Turn(player), 1.0, 10, 0, peak) for player, peak in ACTIVATIONS.items()),
 )
 
 

@@ -51,12 +51,12 @@ def test_it_tells_layout_memory_and_time(capsys, tmp_path):
     assert found["step_s"] == pytest.approx(step_s)
     assert found["hours"] == pytest.approx(16 * step_s / 3600)
     assert found["jobs"] == 1
-    assert "fp32: 50% (assumed) of h100's 67 TFLOP/s" in printed
+    assert "fp32 (100% of them): 50% (assumed) of h100's 67 TFLOP/s" in printed
 
 
 def test_stated_rates_are_used_and_said(capsys):
     assert cli.main(["plan", "bigtrain:digits-mlp", "--mfu", "0.1", "--peak-tflops", "2"]) == 0
-    assert "fp32: 10% (--mfu) of --peak-tflops 2 TFLOP/s" in capsys.readouterr().out
+    assert "fp32 (100% of them): 10% (--mfu) of --peak-tflops 2 TFLOP/s" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_the_gpu_is_said(capsys):
