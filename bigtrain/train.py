@@ -56,12 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             built.close()
         status.end(built)
-<<<<<<< HEAD
         starts.end(EXIT_DONE if built.is_complete else EXIT_REQUEUE)
-=======
-        starts.end(EXIT_DONE if built.is_done else EXIT_REQUEUE)
         signals.ignore()
->>>>>>> refs/heads/slurm
         ranks.barrier()  # past the commit: whoever leaves first may take the others down
     launch.accelerator.end_training()
     return EXIT_DONE if built.is_complete else EXIT_REQUEUE

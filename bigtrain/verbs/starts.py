@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Show when a run was started and how each start ended; says batch scripts whether to go on."""
-=======
 """Show when a run was started and how that ended; for batch scripts, whether to start it once more."""
->>>>>>> refs/heads/slurm
 
 import argparse
 
