@@ -1,4 +1,7 @@
-"""An evaluation that a stop has cut short is owed: it leaves no file, and the next start makes it before going on."""
+"""An evaluation that a stop has cut short is owed: it leaves no file, and the next start makes it before going on.
+
+What the watchdog learns from it is in the checkpoints after it, not in its own step's, which is there already.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -87,10 +87,11 @@ def stop_and_go_on(digits: Path, folder: Path, phase: str, signum: int, receiver
     outcomes = group.outcomes()
     assert [outcome.exit_status for outcome in outcomes] == [75, 75], outcomes
     status, stopped_at = as_json(folder / "run" / "status.json"), PHASES[phase][1]
-    assert (status["exit_status"], status["step"]) == (75, stopped_at)
+    assert status["exit_status"] == 75
+    assert status["step"] == stopped_at or (phase == "save" and status["step"] > stopped_at), "saves run beside steps"
     newest = newest_complete(folder / "run" / "checkpoints")
     assert newest is not None
-    assert int(newest.name) == 16 * stopped_at
+    assert int(newest.name) == 16 * status["step"]
     unfinished = {
         "start-up": "cache/classifiers/*",
         "evaluation": "run/evaluations/*",
@@ -106,8 +107,9 @@ def evaluations(folder: Path) -> list[tuple[int, object]]:
     return [(event["images_seen"], event["fd_classifier"]) for event in events]
 
 
-def assert_equal_runs(ours: Path, quiet: Path) -> None:
-    assert_same_run(ours, quiet)
+def assert_equal_runs(ours: Path, quiet: Path, phase: str) -> None:
+    # What the watchdog learns from an owed evaluation comes after the checkpoint of its step, here the last one.
+    assert_same_run(ours, quiet, but=("watch",) if phase == "last evaluation" else ())
     assert evaluations(ours) == evaluations(quiet)
     assert [images for images, _ in evaluations(quiet)] == [64, 128]
     names = [sorted(path.name for path in (run / "evaluations").iterdir()) for run in (ours, quiet)]
@@ -138,7 +140,7 @@ def test_a_stop_saves_on_all_ranks_and_the_run_goes_on_as_if_nothing_had_been(
     digits: Path, tmp_path: Path, quiet_run: Path, phase: str, signum: int, receivers: tuple[int, ...]
 ) -> None:
     stop_and_go_on(digits, tmp_path, phase, signum, receivers)
-    assert_equal_runs(tmp_path / "run", quiet_run)
+    assert_equal_runs(tmp_path / "run", quiet_run, phase)
 
 
 @pytest.mark.slow
@@ -147,4 +149,4 @@ def test_every_signal_to_every_rank_in_every_phase(
     digits: Path, tmp_path: Path, quiet_run: Path, phase: str, signum: int, receivers: tuple[int, ...]
 ) -> None:
     stop_and_go_on(digits, tmp_path, phase, signum, receivers)
-    assert_equal_runs(tmp_path / "run", quiet_run)
+    assert_equal_runs(tmp_path / "run", quiet_run, phase)
