@@ -57,6 +57,7 @@ PRELOAD = [
         "safetensors.torch",
         "torchvision",
         "torch_fidelity",
+        "deepspeed",
     ),
     *("numpy", "PIL.Image", "webdataset", "pydantic", "yaml", "pytest", "hypothesis", "hypothesis.strategies"),
 ]
@@ -178,6 +179,7 @@ def _server() -> Any:
 
     Its imports take seconds, on a busy machine a minute: a first process waits for them here, outside any hang limit.
     """
+    os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one while it is imported
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     first = context.Process(target=os.getpid)
