@@ -1,5 +1,6 @@
 """What DeepSpeed is told: every number stated, nothing left to its defaults that changes the arithmetic."""
 
+import warnings
 from collections import defaultdict
 
 import deepspeed.ops
@@ -14,6 +15,7 @@ def plugin(stage: int) -> DeepSpeedPlugin:
     if not torch.cuda.is_available():
         # Else the first reduction compiles an extension for shared memory, which takes a compiler and a minute.
         deepspeed.ops.__compatible_ops__ = defaultdict(bool)
+    warnings.filterwarnings("ignore", ".*all_gather_into_tensor.* is deprecated", FutureWarning)  # DeepSpeed's own call
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

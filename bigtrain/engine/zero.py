@@ -33,10 +33,11 @@ class Partitioned:
 
     def __init__(self, player: Player, optimizer: torch.optim.Optimizer, launch: Launch) -> None:
         self.player, self.optimizer = player, optimizer
-        self._stage, self._world = launch.zero_stage, launch.ranks.world
+        self._world = launch.ranks.world
         launch.accelerator.state.select_deepspeed_plugin(player.name)
         with _without_broadcast():
             self._engine, _ = launch.accelerator.prepare(player, optimizer)
+        launch.accelerator.deepspeed_engine_wrapped = None  # else it warns of the second player's
         self._zero = self._engine.optimizer
         self._make_moments()
 
