@@ -279,7 +279,10 @@ class _Member(_Post):
             if not is_there:
                 self.selector.unregister(self._link.connection)
                 return self.roll_call.died(0) if 0 in self.roll_call.ranks else None  # gone, or done and so are we
-        return self.roll_call.judge_silence(time.monotonic())  # whether rank 0's main thread moves, it judges itself
+        now_s = time.monotonic()
+        # Our own place too: once we have made a step, rank 0 has, also if it was stopped before it could say so.
+        self.roll_call.hear(self.rank, self.host, whereabouts.here(), now_s)
+        return self.roll_call.judge_silence(now_s)  # whether rank 0's main thread moves, it judges itself
 
     def leave(self, failure: Message | None) -> None:
         """Say goodbye or why, and close."""
