@@ -22,4 +22,5 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -q "${marks[@]}" "$@"
+# Two at a time, a file in one piece, since tests of a file share what is dear to make.
+exec python -m pytest -q -n 2 --dist loadfile "${marks[@]}" "$@"

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +21,17 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine import faults
+from bigtrain.engine import faults, whereabouts
 from bigtrain.engine.background import Background
 from bigtrain.engine.checkpoint_disk import FileFacts
 from bigtrain.engine.checkpoint_files import (
     BAD_PREFIX,
     DTYPE_NAMES,
     Checkpoint,
-    DamagedCheckpointError,
     part_chunks,
     part_name,
     read_checkpoint,
+    try_to_read,
 )
 from bigtrain.engine.checkpoint_folder import CheckpointFolder
 from bigtrain.engine.ranks import FailedElsewhere, Ranks
@@ -40,9 +41,8 @@ from bigtrain.recipe.errors import EXIT_BUG, CheckpointError, RanksDriftedError
 __all__ = ["Checkpoint", "Checkpoints", "NotFiniteError", "SaveFailedError", "Saved", "deal", "read_checkpoint"]
 
 MIN_KEEP_LAST = 2  # the newest may turn out damaged
-READ_ATTEMPTS = 3
-READ_PAUSE_S = 1.0
 DISK_WAY_OUT = "make room there, or choose another run_dir"
+NOTE_S = 1.0  # between looks at how far a save has come
 CLOSE_WAIT_S = 30.0  # for a save in flight when a run ends by an error; another rank may never answer again
 
 Result = TypeVar("Result")
@@ -116,6 +116,7 @@ class Checkpoints(CheckpointFolder):
         self._savers = ranks.for_another_thread()  # only the thread of a save speaks over it
         self._staging = Staging()
         self._in_flight: Background[Saved] | None = None
+        self._own_part_written = threading.Event()
 
     def save(self, images: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
         """Write a checkpoint and return its folder once it is complete on disk: `begin` and `finish`."""
@@ -153,6 +154,7 @@ class Checkpoints(CheckpointFolder):
         text = json.dumps(record).encode()
         digest = hashlib.sha256(form.encode()).hexdigest()
         share = _Share(images, staged, digest, text, first, began_s, time.monotonic() - began_s)
+        self._own_part_written.clear()
         self._in_flight = Background(lambda: self._write(share), name=f"checkpoint after {images} images")
 
     def is_over(self) -> bool:
@@ -168,7 +170,19 @@ class Checkpoints(CheckpointFolder):
             RanksDriftedError: ranks hold other tensors by name, shape or dtype; nothing was written.
         """
         save, self._in_flight = self._in_flight, None
-        return None if save is None else save.result()
+        if save is None:
+            return None
+        self._wait_for_own_part(save)
+        with whereabouts.waiting():
+            return save.result()
+
+    def _wait_for_own_part(self, save: Background[Saved]) -> None:
+        """Wait until this rank's part is written, noting that it comes on: a slow disk is not a rank that hangs."""
+        written = -1
+        while not (self._own_part_written.is_set() or save.wait(NOTE_S)):
+            if disk.written_bytes() != written:
+                written = disk.written_bytes()
+                whereabouts.note("writing a checkpoint")
 
     def close(self) -> None:
         """Give a save in flight the time to end, when the run ends by an error; what became of it is only logged."""
@@ -196,7 +210,7 @@ class Checkpoints(CheckpointFolder):
         found = self._ranks.broadcast_object(self.saved() if self._ranks.is_main else [])
         reasons: list[str] = []
         for images in found:
-            checkpoint, problem, is_damage = _try_to_read(self.place(images), images)
+            checkpoint, problem, is_damage = try_to_read(self.place(images), images)
             reasons = self._ranks.gather_problems(problem)
             if not reasons:
                 return checkpoint
@@ -249,7 +263,9 @@ class Checkpoints(CheckpointFolder):
 
     def _write_part(self, aside: Path, share: _Share) -> FileFacts:
         name = part_name(self._savers.rank, self._savers.world)
-        return disk.write_file(aside / name, part_chunks(share.staged.wait()))
+        facts = disk.write_file(aside / name, part_chunks(share.staged.wait()))
+        self._own_part_written.set()
+        return facts
 
     def _agree(self, images: int, aside: Path | None, action: Callable[[], Result]) -> Result:
         """Do a part of a save on every rank; raise on all if it fails on any, after removing what was written so far:
@@ -294,22 +310,3 @@ def _refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:
         if not all(limit.isfinite() for limit in tensor.aminmax()):  # NaN passes through to both; takes no memory
             number = int((~tensor.isfinite()).sum())
             raise NotFiniteError(f"{name} holds {number} of {tensor.numel()} values that are not finite")
-
-
-def _try_to_read(path: Path, images: int) -> tuple[Checkpoint | None, str | None, bool]:
-    """Return a checkpoint, or what is wrong with it and whether that is damage (what a person must look at is not)."""
-    for attempt in range(READ_ATTEMPTS):
-        try:
-            checkpoint = read_checkpoint(path)
-            if checkpoint.images != images:
-                raise DamagedCheckpointError(f"{path} holds the checkpoint after {checkpoint.images:,} images")
-            return checkpoint, None, False
-        except DamagedCheckpointError as error:
-            return None, str(error), True
-        except (CheckpointError, PermissionError) as error:
-            return None, str(error), False
-        except OSError as error:  # a network file system may only be away for a moment; a bad sector is bad for ever
-            problem = f"{path} cannot be read: {error}"
-            if attempt + 1 < READ_ATTEMPTS:
-                time.sleep(READ_PAUSE_S)
-    return None, problem, True

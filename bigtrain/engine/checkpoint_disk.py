@@ -30,6 +30,14 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+_written = {"bytes": 0}
+
+
+def written_bytes() -> int:
+    """Return how many bytes this process has written through here; any thread may ask how a save comes on."""
+    return _written["bytes"]
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """What a file holds, told without reading it: its size in bytes and its SHA-256 in hex."""
@@ -63,6 +71,7 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
                 piece = view[:WRITE_BYTES]
                 faults.reach("checkpoint.write")
                 written = OPERATIONS["write"](file, faults.spoil_bytes("checkpoint.write", piece))
+                _written["bytes"] += written
                 digest.update(piece[:written])
                 view = view[written:]
         faults.reach("checkpoint.fsync")

@@ -16,6 +16,7 @@ files, for anybody's tools.
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ FORMAT = 1
 MANIFEST = "MANIFEST.json"
 RECORD = "record.json"
 PINNED = "PINNED"
+READ_ATTEMPTS = 3
+READ_PAUSE_S = 1.0
 BAD_PREFIX = ".bad-"
 IMAGES_DIGITS = 12
 HEADER_ALIGNMENT_BYTES = 8  # safetensors: the header is padded so that data starts aligned
@@ -233,3 +236,22 @@ def _render(body: Mapping[str, Any]) -> bytes:
     plain = json.dumps(body, sort_keys=True)
     checksum = hashlib.sha256(plain.encode()).hexdigest()
     return (json.dumps({**body, "checksum": checksum}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def try_to_read(path: Path, images: int) -> tuple[Checkpoint | None, str | None, bool]:
+    """Return a checkpoint, or what is wrong with it and whether that is damage (what a person must look at is not)."""
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            checkpoint = read_checkpoint(path)
+            if checkpoint.images != images:
+                raise DamagedCheckpointError(f"{path} holds the checkpoint after {checkpoint.images:,} images")
+            return checkpoint, None, False
+        except DamagedCheckpointError as error:
+            return None, str(error), True
+        except (CheckpointError, PermissionError) as error:
+            return None, str(error), False
+        except OSError as error:  # a network file system may only be away for a moment; a bad sector is bad for ever
+            problem = f"{path} cannot be read: {error}"
+            if attempt + 1 < READ_ATTEMPTS:
+                time.sleep(READ_PAUSE_S)
+    return None, problem, True

@@ -20,7 +20,7 @@ from bigtrain.engine.launch import Launch
 from bigtrain.engine.optimizers import AdamSettings
 from bigtrain.engine.pace import Pace
 from bigtrain.engine.players import Player
-from bigtrain.engine.precision import autocast, build_scaler, compiler
+from bigtrain.engine.precision import build_scaler, compiler
 from bigtrain.engine.readback import Readback
 from bigtrain.engine.wrapping import wrap
 from bigtrain.games.base import Game, Turn
@@ -86,7 +86,7 @@ class Engine:
         game.state.to(self.device, settings.dtype)
         if settings.compile != "none":
             game.compile(compiler(settings.compile))
-        self.players = {name: Player(name, game) for name in game.players}
+        self.players = {name: Player(name, game, settings.precision) for name in game.players}
         self.optimizers = {
             name: settings.optimizers[name].build(player, game.main_shares[name])
             for name, player in self.players.items()
@@ -162,10 +162,7 @@ class Engine:
         torch.manual_seed(seed_of(*facts))
         wrapped = self.wrapped[turn.player]
         with wrapped.reduction(is_last):
-            # A gradient through a bf16 forward is percents off, and its gradient more.
-            precision = "fp32" if turn.full_precision else self.settings.precision
-            with autocast(precision, self.device):
-                loss = wrapped.play(turn, real, draws, progress)
+            loss = wrapped.play(turn, real, draws, progress)
             faults.reach("backward")
             value = faults.spoil("backward", loss.value / self.layout.accumulation)
             self.pace.end_after(value)

@@ -91,6 +91,7 @@ def load_named_state(player: nn.Module, optimizer: torch.optim.Optimizer, tensor
     """
     check_named_state(player, tensors)
     parameters = dict(player.named_parameters())
+    optimizer.state.clear()  # a run that goes back to before its first step has none
     for name, value in tensors.items():
         owner, _, key = name.rpartition("/")
         parameter = parameters[owner]

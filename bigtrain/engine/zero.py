@@ -64,14 +64,15 @@ class Partitioned:
         step_where(self.optimizer, learning_rate, wanted, self._engine.step)
 
     def state(self) -> dict[str, Tensor]:
-        """Gather the moments of all ranks."""
+        """Gather the moments of all ranks, tensor by tensor, into host memory."""
         (stretch,) = self._zero.single_partition_of_fp32_groups
         counter = self.optimizer.state[stretch][STEP_COUNTER]
         found: dict[str, Tensor] = {}
         for name, parameter in self.player.named_parameters():
             found[f"{name}/{STEP_COUNTER}"] = counter.clone()
             for key in MOMENTS:
-                found[f"{name}/{key}"] = safe_get_full_optimizer_state(parameter, key).view(parameter.shape)
+                # To the host at once: whole moments on the GPU are what ZeRO is there to save.
+                found[f"{name}/{key}"] = safe_get_full_optimizer_state(parameter, key).view(parameter.shape).cpu()
         return found
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:

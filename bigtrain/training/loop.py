@@ -24,7 +24,7 @@ def train(run: Run) -> bool:
             break
         except DivergedError as failure:  # met by all ranks after the same turn
             roll_back(run, failure)
-    if run.failed_saves:
+    if run.saved_images != run.progress.images_seen:
         raise SavesFailedError(f"the last save before leaving failed; {run.folder} holds the checkpoints before it")
     return run.is_complete
 

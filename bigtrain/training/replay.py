@@ -82,7 +82,14 @@ def _checkpoint(folder: Path, wanted: Wanted) -> Checkpoint:
             f"{folder} has no checkpoint{' asked for' if wanted.checkpoint_images is not None else ''} at or before "
             f"{wanted.at_images} images; it has {listed}; name a later step, or put a copy back"
         )
-    return read_checkpoint(folder / folder_name(fitting[0]))
+    for images in fitting:
+        checkpoint = read_checkpoint(folder / folder_name(images))
+        if wanted.salt is None or checkpoint.record["progress"]["salt"] <= wanted.salt:
+            return checkpoint
+    raise CheckpointError(
+        f"{folder} has no checkpoint at or before {wanted.at_images} images from when the salt was {wanted.salt}: the "
+        "run has rolled back since; name a later step, or leave --salt out"
+    )
 
 
 def _play(run: Run, wanted: Wanted, checkpoint: Checkpoint) -> Replayed:

@@ -6,11 +6,12 @@ what is cut goes to RUN/rollbacks/, and a `rollback` event stands in its place. 
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bigtrain.engine.checkpoint import Checkpoint
 from bigtrain.engine.rollbacks import Rollback, abandon_checkpoints, note_rollback, read_rollbacks
-from bigtrain.recipe.errors import DivergenceError
+from bigtrain.recipe.errors import CheckpointError, DivergenceError
 from bigtrain.sampling.files import written_aside
 from bigtrain.training import saving
 from bigtrain.training.alarms import newest_saved, tell
@@ -35,11 +36,12 @@ def roll_back(run: Run, failure: DivergedError) -> None:
         DivergenceError: there is no such checkpoint, or the run has rolled back too often without getting past.
     """
     run.unread.clear()
+    run.failed_saves = 0
     saving.forget(run)
     ranks, folder = run.launch.ranks, run.checkpoints.folder
     main = ranks.is_main
     target = ranks.broadcast_object(newest_saved(run, failure.onset_images) if main else None)
-    entries = ranks.broadcast_object(read_rollbacks(folder) if main else [])
+    entries = _entries(run)
     try:
         _refuse(run, failure, target, entries)
     except DivergenceError as error:
@@ -48,8 +50,7 @@ def roll_back(run: Run, failure: DivergedError) -> None:
     assert target is not None, "refused above"
     salt = 1 + max([run.progress.salt, *(entry.salt for entry in entries)])
     entry = Rollback(run.progress.images_seen, target, salt, str(failure))
-    ranks.on_main(lambda: abandon_checkpoints(folder, target))
-    ranks.on_main(lambda: note_rollback(folder, entry))
+    ranks.on_main(lambda: _note(folder, entry))
     checkpoint = run.checkpoints.load_newest()
     assert checkpoint is not None, "load_newest raises where none verifies"
     run.write_aside("the log before a rollback", lambda: _keep_log(run, checkpoint, salt))
@@ -66,13 +67,27 @@ def take_up_rollbacks(run: Run) -> None:
 
     Without it, a run that stops between a rollback and its next checkpoint would come back to the noise that failed.
     """
-    folder, ranks = run.checkpoints.folder, run.launch.ranks
-    entries = ranks.broadcast_object(read_rollbacks(folder) if ranks.is_main else [])
-    for entry in entries:
+    for entry in _entries(run):
         if entry.salt > run.progress.salt:
             run.progress = replace(run.progress, salt=entry.salt)
             figures = {"reason": entry.reason, "from_images": entry.from_images, "salt": entry.salt}
             run.log.event("rollback", run.progress, **figures)
+
+
+def _entries(run: Run) -> list[Rollback]:
+    ranks = run.launch.ranks
+    read = ranks.together(lambda: read_rollbacks(run.checkpoints.folder) if ranks.is_main else [])
+    return ranks.broadcast_object(read)
+
+
+def _note(folder: Path, entry: Rollback) -> None:
+    try:
+        abandon_checkpoints(folder, entry.to_images)
+        note_rollback(folder, entry)
+    except OSError as error:
+        raise CheckpointError(
+            f"{entry.reason}, and {folder} cannot be written to go back ({error}); make room there"
+        ) from error
 
 
 def _refuse(run: Run, failure: DivergedError, target: int | None, entries: list[Rollback]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 import bigtrain
@@ -106,7 +107,8 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
             scaler.load_state_dict(record["scalers"][name])
     run.progress = Progress.from_record(record["progress"])
     run.means.load_record(record["means"])
-    run.watch.load_record(record["watch"])
+    if "watch" in record:  # checkpoints from before the watchdog know nothing of it
+        run.watch.load_record(record["watch"])
     run.saved_images = run.progress.images_seen
     run.owes_evaluation = is_evaluation_owed(run)
     if not run.is_complete:  # else nothing is played again, and the log stays whole
@@ -144,9 +146,16 @@ def check_same_run(recipe: Recipe, data_hash: str, record: Mapping[str, Any], wh
 
     Raises:
         RecipeError: one sentence for each differing key that is neither free nor listed in `allow_change`.
+        CheckpointError: the checkpoint's recipe is of a version that this one does not know.
     """
     # Through this version's schema, so that a key which is new since then has its default on both sides.
-    before = Recipe.model_validate(record["recipe"])
+    try:
+        before = Recipe.model_validate(record["recipe"])
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{where} was written with a recipe that this version cannot read ({error.error_count()} problems); use "
+            f"the version that wrote it: {record['versions']}"
+        ) from error
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(before.model_dump(mode="json"))
     free = (*FREE_KEYS, *recipe.allow_change)
     problems = [

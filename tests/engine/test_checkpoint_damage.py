@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from bigtrain.engine import checkpoint as checkpoint_module
+from bigtrain.engine import checkpoint_disk
+from bigtrain.engine import checkpoint_files as files_module
 from bigtrain.engine.checkpoint import Checkpoints
 from bigtrain.engine.checkpoint_files import (
     MANIFEST,
@@ -166,9 +167,9 @@ def load_with_bad_disk_on_rank_1(ranks, folder):
                 raise OSError(5, "Input/output error")
             return read(path)
 
-        read = checkpoint_module.read_checkpoint.__globals__["read_file"]
-        checkpoint_module.read_checkpoint.__globals__["read_file"] = fails
-    checkpoint_module.READ_PAUSE_S = 0.0
+        read = files_module.read_checkpoint.__globals__["read_file"]
+        files_module.read_checkpoint.__globals__["read_file"] = fails
+    files_module.READ_PAUSE_S = 0.0
     return load_or_sentence(ranks, folder)
 
 
@@ -204,14 +205,14 @@ def test_what_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     save_alone(tmp_path, 1, 2)
-    monkeypatch.setattr(checkpoint_module, "read_checkpoint", forbidden)
+    monkeypatch.setattr(files_module, "read_checkpoint", forbidden)
     with pytest.raises(CheckpointError, match="Permission denied"):
         Checkpoints(tmp_path, Ranks.single()).load_newest()
     assert committed(tmp_path) == [2, 1]
 
 
 def test_a_file_system_that_was_away_for_a_moment_costs_nothing(tmp_path, monkeypatch):
-    read, failures = checkpoint_module.read_checkpoint, [OSError(116, "Stale file handle")] * 2
+    read, failures = files_module.read_checkpoint, [OSError(116, "Stale file handle")] * 2
 
     def stumbles(path):
         if failures:
@@ -219,8 +220,8 @@ def test_a_file_system_that_was_away_for_a_moment_costs_nothing(tmp_path, monkey
         return read(path)
 
     save_alone(tmp_path, 1, 2)
-    monkeypatch.setattr(checkpoint_module, "read_checkpoint", stumbles)
-    monkeypatch.setattr(checkpoint_module, "READ_PAUSE_S", 0.0)
+    monkeypatch.setattr(files_module, "read_checkpoint", stumbles)
+    monkeypatch.setattr(files_module, "READ_PAUSE_S", 0.0)
     assert is_state(Checkpoints(tmp_path, Ranks.single()).load_newest(), 2)
 
 
@@ -229,6 +230,6 @@ def test_what_cannot_be_set_aside_stops_the_run(damaged, monkeypatch):
         raise OSError(30, "Read-only file system")
 
     (damaged / folder_name(2) / RECORD).write_text("{}")
-    monkeypatch.setattr(checkpoint_module.disk, "rename", read_only)
+    monkeypatch.setattr(checkpoint_disk, "rename", read_only)
     with pytest.raises(CheckpointError, match=r"record.json has 2 bytes instead of .* Read-only file system"):
         load_alone(damaged)

@@ -77,3 +77,9 @@ def test_state_that_does_not_fit_is_refused() -> None:
         load_named_state(player, AdamSettings().build(player), {"stranger/exp_avg": torch.zeros(6)})
     with pytest.raises(KeyError, match="gain"):
         load_named_state(player, AdamSettings().build(player), {n: t for n, t in state.items() if "gain" not in n})
+
+
+def test_loading_the_state_of_before_the_first_step_leaves_none():
+    player, optimizer = stepped()
+    load_named_state(player, optimizer, {})
+    assert named_state(player, optimizer) == {}

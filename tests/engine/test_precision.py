@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from bigtrain.engine.engine import Engine, EngineSettings
 from bigtrain.engine.launch import start
@@ -11,7 +12,7 @@ from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.layout import Layout
 from bigtrain.recipe.progress import Progress
 from tests.engine.test_layouts import BATCH_IMAGES, BATCHNORM_IMAGES, images_at, toy_game
-from tests.engine.test_penalty_turns import STD_IMAGES, stylegan2_game
+from tests.engine.test_penalty_turns import STD_IMAGES, dtypes_of_convolutions, engine_of, stylegan2_game
 from tests.rank_pool import run_ranks
 
 STEPS = 8
@@ -42,3 +43,19 @@ def test_bf16_losses_track_float32(build: Any) -> None:
         assert any(ours[name] != theirs[name] for ours, theirs in zip(rounded, exact, strict=True))
         for ours, theirs in zip(rounded, exact, strict=True):
             assert ours[name] == pytest.approx(theirs[name], abs=0.1), (name, rounded, exact)
+
+
+def convolutions_within(ranks: Ranks) -> set[torch.dtype]:
+    """Play a player's turn where a wrapper has left autocast, as DeepSpeed's does on a GPU."""
+    engine = engine_of(ranks, toy_game, precision="bf16")
+    batch = images_at(0, engine.layout, 0)
+    turn = engine.game.turns(Progress())[0]
+    draws = engine.draws(0, 0, Progress())
+    with torch.autocast("cpu", enabled=False), dtypes_of_convolutions() as seen:
+        engine.players[turn.player](turn, engine._on_device(batch, draws), draws, Progress())
+    return seen
+
+
+def test_a_wrapper_that_leaves_autocast_changes_nothing() -> None:
+    (seen,) = run_ranks(1, convolutions_within)
+    assert torch.bfloat16 in seen

@@ -1,10 +1,14 @@
 """A run that is stopped and started again is the run that was not stopped, bit for bit."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from bigtrain.engine.checkpoint import Checkpoints, read_checkpoint
+from bigtrain.engine.checkpoint_files import newest_complete
+from bigtrain.engine.ranks import Ranks
 from tests.rank_pool import RankFailed, run_ranks
 from tests.training.toy_runs import final_state, play, status_lines, toy_overrides
 
@@ -78,3 +82,13 @@ def test_a_listed_change_is_allowed(digits: Path, tmp_path: Path) -> None:
         digits, tmp_path, "batchnorm_images=16", "allow_change=[batchnorm_images]", "total_images=48"
     )
     assert run_ranks(1, play, overrides)[0].steps == 3
+
+
+def test_a_checkpoint_from_before_the_watchdog_goes_on(digits: Path, tmp_path: Path) -> None:
+    run_ranks(1, play, toy_overrides(digits, tmp_path), 5)
+    folder = tmp_path / "checkpoints"
+    checkpoint = read_checkpoint(newest_complete(folder))
+    record = {key: value for key, value in checkpoint.record.items() if key != "watch"}
+    shutil.rmtree(folder)
+    Checkpoints(folder, Ranks.single()).save(checkpoint.images, checkpoint.tensors, {**record, "skipped_in_a_row": {}})
+    assert run_ranks(1, play, toy_overrides(digits, tmp_path))[0].steps == 10
