@@ -27,7 +27,7 @@ from bigtrain.engine.preemption import SignalWatch
 from bigtrain.engine.ranks import Ranks
 from bigtrain.engine.roll_call import Limits, RollCall, Verdict
 from bigtrain.engine.whereabouts import Place
-from bigtrain.recipe.errors import EXIT_BUG, BigtrainError, UsageError
+from bigtrain.recipe.errors import EXIT_BUG, BigtrainError, RankLostError
 
 BEAT_S = 1.0
 BEATS_PER_S = 100  # that rank 0 reads at most, however many ranks there are
@@ -62,7 +62,7 @@ class Heartbeat:
         """Connect and start to beat.
 
         Raises:
-            UsageError: a rank cannot reach rank 0.
+            RankLostError: a rank cannot reach rank 0.
         """
         if self._ranks.world > 1:
             self._post = _join(self._ranks, RollCall(self._limits), self._signals)
@@ -131,7 +131,7 @@ def _join(ranks: Ranks, roll_call: RollCall, signals: SignalWatch) -> "_Hub | _M
     except OSError as error:
         problem = f"cannot reach rank 0 at {host}:{port} ({error})"
     if problems := ranks.gather_problems(problem):
-        raise UsageError(f"{problems[0]}; let the hosts of a run open connections to each other")
+        raise RankLostError(f"{problems[0]}; let the hosts of a run open connections to each other")
     assert post is not None
     return post
 

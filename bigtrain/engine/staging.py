@@ -23,6 +23,7 @@ class Staged:
     def wait(self) -> dict[str, Tensor]:
         """Return the copies, contiguous, once they have arrived; any thread may call it."""
         if self.copied is not None:
+            torch.cuda.set_device(self.copied.device)  # another thread starts on the first GPU, whichever is ours
             self.copied.synchronize()
         return self.tensors
 

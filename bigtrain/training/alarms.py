@@ -43,7 +43,7 @@ def raise_alarm(run: Run, finding: Finding, onset_images: int) -> None:
         "figure": finding.figure,
         "value": finding.value,
         "good_until_images": onset_images,
-        "pinned_images": newest_saved(run, onset_images),
+        "pinned_images": newest_saved(run, onset_images) if run.launch.ranks.is_main else None,  # who writes the log
     }
     run.log.event("alarm", run.progress, **figures)
     tell(run, "alarm", figures)

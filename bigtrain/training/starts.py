@@ -156,7 +156,7 @@ class Starts:
         elif isinstance(error, Exception):
             self._note(f"failed: {type(error).__name__}: {error}", EXIT_BUG)
         elif error is not None:
-            self._note("was interrupted", EXIT_BUG)
+            self._note("was interrupted", EXIT_INTERRUPTED)
 
     def _begin(self) -> None:
         ledger, own = read_ledger(self._folder), Start.now(self._folder, os.environ)

@@ -74,7 +74,7 @@ def test_the_ledger_tells_how_each_start_ended(tmp_path: Path, monkeypatch: pyte
         (0, 0, "was stopped and saved", 75),
         (1, 64, "failed: no shards", 6),
         (2, 64, "failed: ValueError: x", 1),
-        (3, 64, "was interrupted", 1),
+        (3, 64, "was interrupted", 130),
     ]
     assert not list(tmp_path.glob(".starts*"))
 
