@@ -59,9 +59,11 @@ class Speed:
             return self.peak_tflops
         peaks = GPUS.get(self.gpu).peak_tflops
         if number_format not in peaks:
+            others = ", ".join(sorted(peaks.keys() - {"tf32"}))  # which is no precision of a recipe
+            way_out = "set tf32=false" if number_format == "tf32" else f"choose another precision of {others}"
             raise UsageError(
-                f"--gpu {self.gpu} has no units for {number_format}; choose another precision of {sorted(peaks)}, or "
-                "give a measured rate with --peak-tflops"
+                f"--gpu {self.gpu} has no units for {number_format}; {way_out}, or give a measured rate with "
+                "--peak-tflops"
             )
         return float(peaks[number_format])
 

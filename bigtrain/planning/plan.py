@@ -13,6 +13,8 @@ from bigtrain.recipe.layout import Layout
 
 COLUMNS = 100  # of a line of world sizes
 PREFIX = "  "
+MIB = 2**20
+SMALL_GIB = 0.1  # below that, memory is told in MiB
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     held = plan.memory
     yield f"memory of one GPU, at its peak in turns {held.turn} (tensors of shapes played without data, not compiled):"
     for name in ("weights", "gradients", "optimizer", "averages", "activations", "tensors"):
-        yield f"{PREFIX}{name:<12} {getattr(held, name) / GIB:8.2f} GiB"
+        yield f"{PREFIX}{name:<12} {_size(getattr(held, name))}"
     yield (
         f"{PREFIX}with reserve {held.with_reserve / GIB:8.2f} GiB: {RESERVE_BYTES / GIB:.0f} GiB for contexts and "
         f"buffers of libraries, {RESERVE_SHARE:.0%} of activations for copies inside kernels; an assumption"
@@ -153,12 +155,24 @@ def _time(plan: Plan) -> Iterator[str]:
         yield f"{PREFIX}{each} ({share:.0%} of them): {part}"
     yield f"{PREFIX}{spent.step_s:.3g} s a step, {spent.images_per_s:,.0f} images/s in all"
     yield (
-        f"{PREFIX}{spent.hours:,.1f} hours, {spent.hours * plan.machines.world:,.0f} GPU hours; without evaluations, "
-        "checkpoints, reading data and reduction over ranks"
+        f"{PREFIX}{_time_of(spent.hours)}, over all GPUs {_time_of(spent.hours * plan.machines.world)}; without "
+        "evaluations, checkpoints, reading data and reduction over ranks"
     )
     if plan.machines.limit_s is not None:
         limit_h = plan.machines.limit_s / 3600
         yield f"{PREFIX}{spent.starts(plan.machines.limit_s)} job(s) of {limit_h:g} h, each resuming the one before"
+
+
+def _size(count: float) -> str:
+    """Return bytes in a unit that shows digits of them, aligned."""
+    return f"{count / GIB:8.2f} GiB" if count >= SMALL_GIB * GIB else f"{count / MIB:8.2f} MiB"
+
+
+def _time_of(hours: float) -> str:
+    """Return hours in a unit that shows digits of them."""
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.2g} s"
 
 
 def record(plan: Plan) -> dict[str, Any]:

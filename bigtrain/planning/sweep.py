@@ -89,6 +89,8 @@ def load_sweep(path: Path, schema: type[BaseModel]) -> list[SweepRun]:
     Raises:
         RecipeError: the sweep or any of its runs is wrong; `problems` lists all of it, each run's with its number.
     """
+    if path.is_file() and not path.read_bytes().strip():
+        raise RecipeError(f"{path}: the file is empty; write `recipe: bigtrain:NAME` and a `grid` or `list` to vary")
     sweep = load_recipe(path, [], SweepSettings)
     source = sweep.recipe
     if not source.startswith(PREFIX):

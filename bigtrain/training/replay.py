@@ -58,7 +58,11 @@ def replay(folder: Path, wanted: Wanted, overrides: Sequence[str] = ()) -> Repla
         UsageError: the run has no such step or turn, or a launcher started several processes.
         CheckpointError: there is no checkpoint at or before the step.
     """
+    if not (folder / "recipe.yaml").is_file():
+        raise UsageError(f"{folder} is no run folder: it has no recipe.yaml; name a folder such as runs/NAME")
     recipe = load_recipe(folder / "recipe.yaml", [*ALONE, PATIENT, *overrides, f"run_dir={folder}"], Recipe)
+    if wanted.at_images < 0:
+        raise UsageError(f"--at {wanted.at_images}: a step begins after 0 images or more; write what the alarm says")
     checkpoint = _checkpoint(folder / "checkpoints", wanted)
     run = assemble(recipe, start(recipe.engine, recipe.timeout_minutes), writes=False)
     try:
@@ -78,9 +82,10 @@ def _checkpoint(folder: Path, wanted: Wanted) -> Checkpoint:
     fitting = [images for images in saved if images <= wanted.at_images]
     if not fitting:
         listed = ", ".join(map(str, committed(folder))) or "none"
+        asked = "" if wanted.checkpoint_images is None else f"of {wanted.checkpoint_images} images "
         raise CheckpointError(
-            f"{folder} has no checkpoint{' asked for' if wanted.checkpoint_images is not None else ''} at or before "
-            f"{wanted.at_images} images; it has {listed}; name a later step, or put a copy back"
+            f"{folder} has no checkpoint {asked}at or before {wanted.at_images} images; it has {listed}; "
+            "name a later step or one of these, or put a copy back"
         )
     for images in fitting:
         checkpoint = read_checkpoint(folder / folder_name(images))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return 0."""
     limit_s = _checked(arguments)
+    from bigtrain.planning.files import check_new, check_target, replace, write_new
     from bigtrain.planning.gpus import Speed  # torch takes seconds to import; a wrong command line should not
     from bigtrain.planning.plan import Machines, layouts_text, make_plan, record, text
     from bigtrain.training.layout import choose_layout
     from bigtrain.training.schema import Recipe
 
+    if arguments.json is not None:
+        check_target(arguments.json)
     recipe = load_recipe(arguments.recipe, arguments.overrides, Recipe)
+    script = "" if arguments.sbatch is None else _script(arguments, recipe, limit_s)
+    if arguments.sbatch is not None:
+        check_new(arguments.sbatch, script, arguments.force)  # a plan takes seconds; that can be known before
     machines = Machines(arguments.nodes, arguments.gpus_per_node, limit_s)
     if recipe.engine == "plain" and machines.world > 1:
         raise UsageError(
@@ -61,11 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     plan = make_plan(recipe, machines, layout, Speed(arguments.gpu, arguments.peak_tflops, arguments.mfu))
     say("\n".join(text(plan)))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record(plan), indent=1) + "\n")
-    if arguments.sbatch:
-        _write_script(arguments, recipe, limit_s)
+    say(f"whole recipe: bigtrain recipe {shlex.join([arguments.recipe, *arguments.overrides])}")
+    if arguments.json is not None:
+        replace(arguments.json, json.dumps(record(plan), indent=1) + "\n")
+    if arguments.sbatch is not None:
+        write_new(arguments.sbatch, script, arguments.force)
         say(f"batch script: sbatch {arguments.sbatch}")
+    elif arguments.time is not None or arguments.partition is not None:
+        say("no batch script was written; --sbatch FILE writes one")
     return EXIT_DONE
 
 
@@ -79,6 +89,10 @@ def _checked(arguments: argparse.Namespace) -> float | None:
         if value is not None and not 0 < value <= (1 if option == "mfu" else 1e6):
             example = "a part of one, such as 0.25" if option == "mfu" else "a rate in TFLOP/s, such as 989"
             raise UsageError(f"--{option.replace('_', '-')} {value}: write {example}")
+    if arguments.partition is not None and len(arguments.partition.split()) != 1:
+        raise UsageError(f"--partition '{arguments.partition}': a partition's name is one word; `sinfo` lists them")
+    if arguments.sbatch is not None and arguments.sbatch == arguments.json:
+        raise UsageError(f"--json {arguments.json} is the batch script of --sbatch; name another file")
     if arguments.time is None:
         return None
     try:
@@ -90,8 +104,7 @@ def _checked(arguments: argparse.Namespace) -> float | None:
     return limit_s
 
 
-def _write_script(arguments: argparse.Namespace, recipe: "Recipe", limit_s: float | None) -> None:
-    from bigtrain.planning.files import write_new
+def _script(arguments: argparse.Namespace, recipe: "Recipe", limit_s: float | None) -> str:
     from bigtrain.planning.sbatch import fill, slurm_time
 
     header = {
@@ -108,5 +121,4 @@ def _write_script(arguments: argparse.Namespace, recipe: "Recipe", limit_s: floa
     template = shipped_folder("slurm") / TEMPLATE
     if not template.is_file():
         raise UsageError(f"{template} does not exist, so there is nothing to fill in; install bigtrain again")
-    script = fill(template.read_text(), header, [arguments.recipe, *arguments.overrides])
-    write_new(arguments.sbatch, script, arguments.force)
+    return fill(template.read_text(), header, [arguments.recipe, *arguments.overrides])

@@ -10,10 +10,18 @@ from bigtrain.recipe.shipped import shipped_folder
 
 SUFFIX = ".runs"
 TEMPLATE = "array.sbatch"
+EXAMPLE = """a sweep of four runs:
+  recipe: bigtrain:digits-biggan
+  set: {total_images: 1M}
+  grid:
+    optimizers.generator.learning_rate: [1e-4, 2e-4]
+    seed: [0, 1]
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sweep and what is written."""
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLE
     parser.add_argument("sweep", type=Path, help="a YAML file with recipe, set, grid and list")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"file of runs (default: the sweep's, as *{SUFFIX})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write runs and results to this file")
@@ -22,15 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write one run a line, and print the command that submits them and a table of results; return 0."""
+    if arguments.sweep.is_dir():
+        raise UsageError(f"{arguments.sweep} is a folder, not a sweep; name a YAML file with recipe, grid and list")
     out = arguments.out or arguments.sweep.with_suffix(SUFFIX)
     if out == arguments.sweep:
         raise UsageError(f"--out {out} is the sweep itself; name another file")
-    from bigtrain.planning.files import write_new  # torch takes seconds to import; a wrong command line should not
+    if arguments.json in (out, arguments.sweep):
+        raise UsageError(f"--json {arguments.json} is the sweep itself or its file of runs; name another file")
+    from bigtrain.planning.files import (
+        check_target,
+        replace,
+        write_new,
+    )  # torch takes seconds to import; a wrong command line should not
     from bigtrain.planning.results import result_of, table
     from bigtrain.planning.sweep import load_sweep
     from bigtrain.training.log import read_log
     from bigtrain.training.schema import Recipe
 
+    for target in (out, arguments.json):
+        if target is not None:
+            check_target(target)
     runs = load_sweep(arguments.sweep, Recipe)
     write_new(out, "".join(f"{each.line}\n" for each in runs), arguments.force)
     say(f"{len(runs)} run(s) in {out}; submit them with")
@@ -45,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             {"index": index, "words": list(each.words), **result.record()}
             for index, (each, result) in enumerate(zip(runs, results, strict=True))
         ]
-        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+        replace(arguments.json, json.dumps(records, indent=1) + "\n")
     return EXIT_DONE
 
 

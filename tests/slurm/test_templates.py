@@ -175,12 +175,29 @@ def test_an_array_without_a_line_for_it_is_refused(played: Played, words: list[s
 
 def test_a_model_is_read_by_any_verb(played: Played) -> None:
     assert played.run("evaluate.sbatch", "sample", "runs/a", "--npz", "x y.npz")[0] == 0
-    read = ["--ntasks=1", "python", "-u", "-m", "bigtrain", "sample", "runs/a", "--npz", "x y.npz"]
+    read = [
+        "--ntasks=1",
+        "--kill-on-bad-exit=1",
+        "python",
+        "-u",
+        "-m",
+        "bigtrain",
+        "sample",
+        "runs/a",
+        "--npz",
+        "x y.npz",
+    ]
     assert played.told("srun") == read
     (played.folder / "models").write_text("runs/a\nruns/b/snapshots/1 --npz 'x y.npz'\n")
     assert played.run("evaluate.sbatch", "sample", "models", SLURM_ARRAY_TASK_ID="1")[0] == 0
-    assert played.told("srun")[6:] == ["runs/b/snapshots/1", "--npz", "x y.npz"]
+    assert played.told("srun")[7:] == ["runs/b/snapshots/1", "--npz", "x y.npz"]
     assert played.run("evaluate.sbatch", "sample", "models", SLURM_ARRAY_TASK_ID="2")[0] == 2
     status, out = played.run("evaluate.sbatch", "judge", "runs/a", PYTHON="2")
     assert status == 2
     assert "no verb 'judge'" in out
+
+
+def test_outside_slurm_it_asks_to_be_submitted(played: Played) -> None:
+    status, out = played.run("train.sbatch", "recipe.yaml", SLURM_JOB_ID="")
+    assert (status, played.told("srun")) == (2, []), out
+    assert "submit me with sbatch" in out

@@ -118,7 +118,8 @@ def test_what_is_not_there_is_refused(run_folder: Path) -> None:
         (["--at", "70", "--turn", "generator"], 2, "no step of 16 images starts there; the one before: 64"),
         (["--at", "64", "--turn", "discriminator/r1"], 2, "it has discriminator/main, generator/main"),
         (["--at", "16", "--turn", "generator"], 4, "no checkpoint at or before 16 images; it has 96, 64"),
-        (["--at", "96", "--turn", "generator", "--checkpoint", "80"], 4, "no checkpoint asked for"),
+        (["--at", "96", "--turn", "generator", "--checkpoint", "80"], 4, "no checkpoint of 80 images at or before 96"),
+        (["--at", "-32", "--turn", "generator"], 2, "--at -32: a step begins after 0"),
     ):
         ((found, said),) = run_ranks(1, replayed, [str(run_folder), *words])
         assert found == status, said

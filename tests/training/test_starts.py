@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bigtrain.cli import main
 from bigtrain.engine.checkpoint_files import folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DataError, NoProgressError
@@ -157,3 +158,15 @@ def test_a_job_that_crashes_in_every_start_ends_after_three(
     assert final_state(tmp_path)[1]["progress"]["images_seen"] == 48
     assert [each.exit_status for each in read_ledger(tmp_path)] == [1, 1, 1, 0]
     assert json.loads((tmp_path / LEDGER).read_text())[-1]["job"] is None
+
+
+def test_outside_slurm_there_is_no_start_to_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ["starts", "bigtrain:digits-mlp", f"run_dir={tmp_path / 'run'}"]
+    assert main([*words, "--after", "1"]) == 2
+    assert not (tmp_path / "run").exists()
+    assert main(words) == 0
+    assert "no starts yet" in capsys.readouterr().out
+    assert main([*words[:2], "run_dir=/dev/null/x"]) == 2

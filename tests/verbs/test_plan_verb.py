@@ -133,3 +133,13 @@ def test_the_shipped_template_can_be_filled_in(tmp_path, monkeypatch):
     assert (after["nodes"], after["gpus-per-node"], after["time"]) == ("1", "1", "0-02:00:00")
     assert before.keys() <= after.keys()  # what keeps a job alive is still there
     assert "set -- bigtrain:digits-mlp seed=3\n" in file.read_text()
+
+
+@pytest.mark.parametrize("option", ["--json", "--sbatch"])
+@pytest.mark.parametrize("target", [".", "", "no/such/x"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_plan(capsys, tmp_path, monkeypatch, option, target):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", "bigtrain:digits-mlp", option, target]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "name a" in printed.err

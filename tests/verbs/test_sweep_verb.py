@@ -61,3 +61,15 @@ def test_a_run_that_could_not_start_leaves_no_file(sweep, capsys):
     assert cli.main(["sweep", "mine.yaml"]) == 2
     assert capsys.readouterr().err.startswith("run 1 (digits-mlp-seed-1): command line: seed: -1 is below 0")
     assert not (sweep / "mine.runs").exists()
+
+
+def test_what_is_no_sweep_or_no_target_is_one_sentence(sweep, capsys):
+    (sweep / "empty.yaml").write_text("")
+    for words, sentence in (
+        (["."], "is a folder, not a sweep"),
+        (["empty.yaml"], "the file is empty; write `recipe:"),
+        (["mine.yaml", "--json", "no/such.json"], "there is no folder no"),
+        (["mine.yaml", "--json", "mine.yaml"], "is the sweep itself"),
+    ):
+        assert cli.main(["sweep", *words]) == 2
+        assert sentence in capsys.readouterr().err
