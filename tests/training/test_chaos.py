@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from bigtrain.engine import faults
 from bigtrain.engine.checkpoint_files import committed, folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from tests.rank_pool import RankProcesses, run_ranks, start_ranks
-from tests.training.toy_runs import BATCH_IMAGES, enter, final_state, status_lines, toy_overrides
+from tests.training.test_resume import assert_same_run
+from tests.training.toy_runs import BATCH_IMAGES, enter, toy_overrides
 
 WORLD = 2
 SAVE_EVERY_STEPS = 2
@@ -135,14 +135,6 @@ def check_chaos(digits: Path, tmp_path: Path, num_steps: int, plan: list[Trouble
     assert run_ranks(WORLD, enter_under, overrides, "", hang_limit_s=HANG_LIMIT_S) == [0] * WORLD
     assert_same_run(run_dir, quiet)
     assert len(list((run_dir / "checkpoints").glob(".bad-*"))) == sum(trouble.kind == "flip" for trouble in plan)
-
-
-def assert_same_run(ours: Path, theirs: Path) -> None:
-    (tensors, record), (expected, expected_record) = final_state(ours), final_state(theirs)
-    assert tensors.keys() == expected.keys()
-    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-    assert record == expected_record
-    assert status_lines(ours) == status_lines(theirs)
 
 
 @pytest.mark.two_process
