@@ -119,7 +119,7 @@ def overrides_of(digits: Path, run_dir: Path, *more: str) -> list[str]:
 def test_a_forgotten_item_makes_another_run(
     digits: Path, tmp_path: Path, stopped_and_whole: tuple[Path, Path], item: str | None
 ) -> None:
-    check_forgotten(digits, tmp_path / "run", stopped_and_whole, item)
+    assert is_same_run_without(digits, tmp_path / "run", stopped_and_whole, item) == (item is None)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,14 @@ def stopped_and_whole_fp16(digits: Path, tmp_path_factory: pytest.TempPathFactor
 def test_a_forgotten_loss_scale_makes_another_run(
     digits: Path, tmp_path: Path, stopped_and_whole_fp16: tuple[Path, Path], item: str | None
 ) -> None:
-    check_forgotten(digits, tmp_path / "run", stopped_and_whole_fp16, item, "precision=fp16")
+    same = is_same_run_without(digits, tmp_path / "run", stopped_and_whole_fp16, item, "precision=fp16")
+    assert same == (item is None)
 
 
-def check_forgotten(
+def is_same_run_without(
     digits: Path, again: Path, stopped_and_whole: tuple[Path, Path], item: str | None, *more: str
-) -> None:
-    """Go on in a copy of the stopped run without an item, and compare with the whole one."""
+) -> bool:
+    """Go on in a copy of the stopped run without an item, and tell whether it ends as the whole one."""
     stopped, whole = stopped_and_whole
     shutil.copytree(stopped, again)
     if item is None:  # nothing is forgotten: the comparison itself is sound
@@ -150,8 +151,7 @@ def check_forgotten(
         run_ranks(1, forgetful, overrides_of(digits, again, *more), item)
     (tensors, record), (expected, expected_record) = final_state(again), final_state(whole)
     same = record == expected_record and status_lines(again) == status_lines(whole)
-    same = same and all(torch.equal(tensors[name], expected[name]) for name in expected)
-    assert same == (item is None)
+    return same and all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def go_on_without_cutting_the_log(ranks: Ranks, overrides: list[str]) -> None:
