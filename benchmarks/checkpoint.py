@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.digits import RECIPE
 from benchmarks.timing import Row, compare, main, time_s
 from bigtrain.data.digits import write_digits
-from bigtrain.engine.launch import start
-from bigtrain.engine.staging import Staging
+from bigtrain.engine.checkpoints.staging import Staging
+from bigtrain.engine.processes.launch import start
 from bigtrain.recipe.load import load_recipe
 from bigtrain.training import saving
 from bigtrain.training.build import build

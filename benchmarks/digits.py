@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.timing import Row, compare, main
 from bigtrain.data.digits import write_digits
-from bigtrain.engine.launch import start
+from bigtrain.engine.processes.launch import start
 from bigtrain.games.base import Turn
 from bigtrain.networks.layers.running import BatchStatistics
 from bigtrain.networks.layers.spectral import advance_power_iterations

@@ -26,8 +26,8 @@ from benchmarks.steps import GROUP_IMAGES, stylegan2
 from benchmarks.timing import Row, main
 from bigtrain.data.batch import Batch
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings
+from bigtrain.engine.processes.launch import start
 from bigtrain.recipe.layout import Layout
 from bigtrain.recipe.progress import Progress
 

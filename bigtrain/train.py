@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from bigtrain.cli import run_door, say
-from bigtrain.engine.heartbeat import Heartbeat
-from bigtrain.engine.launch import has_launcher_here, start
-from bigtrain.engine.lock import RunLock
-from bigtrain.engine.preemption import die_with_parent, watch
-from bigtrain.engine.roll_call import Limits
-from bigtrain.engine.time_limit import watched_limit
+from bigtrain.engine.heartbeat.beats import Heartbeat
+from bigtrain.engine.heartbeat.roll_call import Limits
+from bigtrain.engine.processes.launch import has_launcher_here, start
+from bigtrain.engine.processes.lock import RunLock
+from bigtrain.engine.processes.preemption import die_with_parent, watch
+from bigtrain.engine.processes.time_limit import watched_limit
 from bigtrain.engine.trackers import check_installed
 from bigtrain.recipe.errors import EXIT_DONE, EXIT_REQUEUE
 from bigtrain.recipe.load import load_recipe, recipe_text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bigtrain.data.batch import Batch
-from bigtrain.engine.launch import start
+from bigtrain.engine.processes.launch import start
 from bigtrain.games.base import DataFacts
 from bigtrain.recipe.load import load_recipe, recipe_text
 from bigtrain.recipe.progress import Progress

@@ -16,11 +16,11 @@ from torch import Tensor
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws, seed_of
 from bigtrain.engine import faults
-from bigtrain.engine.launch import Launch
 from bigtrain.engine.optimizers import AdamSettings
 from bigtrain.engine.pace import Pace
 from bigtrain.engine.players import Player
 from bigtrain.engine.precision import build_scaler, compiler
+from bigtrain.engine.processes.launch import Launch
 from bigtrain.engine.readback import Readback
 from bigtrain.engine.wrapping import wrap
 from bigtrain.games.base import Game, Turn

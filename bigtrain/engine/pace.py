@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigtrain.engine import whereabouts
+from bigtrain.engine.heartbeat import whereabouts
 
 MS_PER_S = 1000.0
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bigtrain.engine.whereabouts import waiting
+from bigtrain.engine.heartbeat.whereabouts import waiting
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, BigtrainError
 
 Result = TypeVar("Result")

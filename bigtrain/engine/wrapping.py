@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws
-from bigtrain.engine.launch import Launch
 from bigtrain.engine.optimizers import load_named_state, named_state, step_where
 from bigtrain.engine.players import Player
+from bigtrain.engine.processes.launch import Launch
 from bigtrain.games.base import Loss, Turn
 from bigtrain.recipe.progress import Progress
 

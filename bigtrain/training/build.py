@@ -5,16 +5,19 @@ import torch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
-from bigtrain.engine import whereabouts
-from bigtrain.engine.checkpoint import Checkpoints
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import Launch
+from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.engine.precision import set_backend_precision
-from bigtrain.engine.preemption import Preemption, SignalWatch
+from bigtrain.engine.processes.launch import Launch
+from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
+from bigtrain.training.health.rollback import take_up_rollbacks
+from bigtrain.training.health.watch import Watch
+from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.hooks.checkpoint import SaveCheckpoint, SaveSnapshot
 from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.hooks.health import CompareRanks, Health
@@ -22,12 +25,9 @@ from bigtrain.training.hooks.samples import SampleGrids
 from bigtrain.training.hooks.status import ProgressBar, Status
 from bigtrain.training.layout import choose_layout
 from bigtrain.training.log import RunLog
-from bigtrain.training.rollback import take_up_rollbacks
 from bigtrain.training.run import Hook, Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore
-from bigtrain.training.watch import Watch
-from bigtrain.training.webhook import Webhook
 
 
 def tracker_names(recipe: Recipe) -> tuple[str, ...]:

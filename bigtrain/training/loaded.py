@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from bigtrain.draws import seed_of
-from bigtrain.engine.checkpoint_files import newest_complete, read_checkpoint
+from bigtrain.engine.checkpoints.files import newest_complete, read_checkpoint
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.games.noise_to_image import require_styles
 from bigtrain.networks.layers.spectral import advance_power_iterations

@@ -1,12 +1,12 @@
 """The loop, whole."""
 
-from bigtrain.engine import whereabouts
+from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.recipe.errors import SavesFailedError
+from bigtrain.training.health.rollback import roll_back
+from bigtrain.training.health.watchdog import DivergedError
 from bigtrain.training.hooks.evaluate import Evaluate
-from bigtrain.training.rollback import roll_back
 from bigtrain.training.run import Run
 from bigtrain.training.saving import save
-from bigtrain.training.watchdog import DivergedError
 
 
 def train(run: Run) -> bool:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bigtrain.engine.checkpoint_files import Checkpoint, committed, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.files import Checkpoint, committed, folder_name, read_checkpoint
 from bigtrain.engine.culprit import Culprits, watched
-from bigtrain.engine.launch import start
+from bigtrain.engine.processes.launch import start
 from bigtrain.recipe.errors import CheckpointError, UsageError
 from bigtrain.recipe.load import load_recipe
 from bigtrain.training.build import assemble
-from bigtrain.training.rollback import take_up_rollbacks
+from bigtrain.training.health.rollback import take_up_rollbacks
 from bigtrain.training.run import Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore

@@ -9,20 +9,21 @@ from typing import Protocol
 from bigtrain.data.batch import Batch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
-from bigtrain.engine import faults, whereabouts
-from bigtrain.engine.checkpoint import Checkpoints
+from bigtrain.engine import faults
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
 from bigtrain.engine.engine import Engine, Outcome, Played
-from bigtrain.engine.launch import Launch
-from bigtrain.engine.preemption import Preemption
+from bigtrain.engine.heartbeat import whereabouts
+from bigtrain.engine.processes.launch import Launch
+from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.stats import PeriodMeans
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game, Turn
 from bigtrain.recipe.progress import Progress
+from bigtrain.training.health.watch import Watch
+from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.log import RunLog
 from bigtrain.training.schema import Recipe
-from bigtrain.training.watch import Watch
-from bigtrain.training.webhook import Webhook
 
 
 class Hook(Protocol):

@@ -8,10 +8,10 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from bigtrain.engine.checkpoint import NotFiniteError, SaveFailedError
+from bigtrain.engine.checkpoints.checkpoint import NotFiniteError, SaveFailedError
 from bigtrain.recipe.errors import SavesFailedError
+from bigtrain.training.health.watchdog import DivergedError
 from bigtrain.training.state import check_ranks, record_of, tensors_of
-from bigtrain.training.watchdog import DivergedError
 
 if TYPE_CHECKING:
     from bigtrain.training.run import Run

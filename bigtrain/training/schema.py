@@ -21,8 +21,8 @@ from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
+from bigtrain.training.health.watchdog import WatchdogSettings
 from bigtrain.training.layout import Dealing
-from bigtrain.training.watchdog import WatchdogSettings
 
 SCHEMA_VERSION = 1
 PARTITIONED_WEIGHTS = (

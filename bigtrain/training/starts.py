@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from bigtrain.engine.checkpoint_files import committed
+from bigtrain.engine.checkpoints.files import committed
+from bigtrain.engine.processes.slurm import job_key
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.slurm import job_key
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, EXIT_REQUEUE, BigtrainError, NoProgressError, RankLostError
 from bigtrain.sampling.files import written_aside
 from bigtrain.training.status import EXIT_INTERRUPTED

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import bigtrain
-from bigtrain.engine.checkpoint import Checkpoint
+from bigtrain.engine.checkpoints.checkpoint import Checkpoint
 from bigtrain.engine.soundness import compare_ranks
 from bigtrain.recipe.errors import CheckpointError, RecipeError
 from bigtrain.recipe.progress import Progress

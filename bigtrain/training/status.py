@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bigtrain.engine.lock import Holder, read_holder
+from bigtrain.engine.heartbeat.roll_call import Verdict
+from bigtrain.engine.processes.lock import Holder, read_holder
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.roll_call import Verdict
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside
 from bigtrain.training.run import Run

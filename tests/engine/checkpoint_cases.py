@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine.checkpoint import Checkpoints
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 from bigtrain.engine.ranks import Ranks
 
 # A file system in memory, where there is one: an fsync there costs nothing, and these tests make thousands.

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file as reference_save
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine.checkpoint import Checkpoints, deal
-from bigtrain.engine.checkpoint_disk import FileFacts
-from bigtrain.engine.checkpoint_files import (
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints, deal
+from bigtrain.engine.checkpoints.disk import FileFacts
+from bigtrain.engine.checkpoints.files import (
     FORMAT,
     MANIFEST,
     RECORD,
@@ -27,7 +27,7 @@ from bigtrain.engine.checkpoint_files import (
     part_name,
     read_checkpoint,
 )
-from bigtrain.engine.processes import ProcessStamp
+from bigtrain.engine.processes.identity import ProcessStamp
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import CheckpointError, RanksDriftedError
 from tests.engine.checkpoint_cases import bits, is_state, leftovers, load_alone, record, save, save_alone, state

@@ -6,12 +6,12 @@ import time
 import pytest
 import torch
 
-from bigtrain.engine import checkpoint_disk as disk
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint import Checkpoints, NotFiniteError, deal
-from bigtrain.engine.checkpoint_files import DamagedCheckpointError, committed, folder_name, verify
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints, NotFiniteError, deal
+from bigtrain.engine.checkpoints.files import DamagedCheckpointError, committed, folder_name, verify
+from bigtrain.engine.checkpoints.staging import Staging
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.staging import Staging
 from bigtrain.recipe.errors import RanksDriftedError
 from tests.engine.checkpoint_cases import bits, is_state, leftovers, load_alone, record, save, state
 from tests.rank_pool import run_ranks, start_ranks

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from bigtrain.engine import checkpoint_disk
-from bigtrain.engine import checkpoint_files as files_module
-from bigtrain.engine.checkpoint import Checkpoints
-from bigtrain.engine.checkpoint_files import (
+from bigtrain.engine.checkpoints import disk as checkpoint_disk
+from bigtrain.engine.checkpoints import files as files_module
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
+from bigtrain.engine.checkpoints.files import (
     MANIFEST,
     RECORD,
     Manifest,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigtrain.engine.checkpoint import Checkpoints
-from bigtrain.engine.checkpoint_files import DTYPE_NAMES, FORMAT, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
+from bigtrain.engine.checkpoints.files import DTYPE_NAMES, FORMAT, folder_name, read_checkpoint
 from tests.engine.checkpoint_cases import bits
 from tests.rank_pool import run_ranks
 

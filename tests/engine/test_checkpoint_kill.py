@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine.checkpoint import SaveFailedError
-from bigtrain.engine.checkpoint_files import committed, folder_name
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.checkpoint import SaveFailedError
+from bigtrain.engine.checkpoints.files import committed, folder_name
 from bigtrain.engine.ranks import Ranks
 from tests.engine.checkpoint_cases import (
     MEMORY,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings, named_state
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.layout import Layout
 from bigtrain.recipe.progress import Progress

@@ -9,8 +9,8 @@ from torch import Tensor
 from bigtrain.data.batch import Batch
 from bigtrain.engine.ema import AverageSettings, WeightAverages
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.games.base import DataFacts
 from bigtrain.games.noise_to_image import NoiseToImageSettings

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from bigtrain.engine import lock as lock_module
-from bigtrain.engine.lock import HOLDER_FILE, LOCK_FILE, Holder, RunLock, read_holder
+from bigtrain.engine.processes import lock as lock_module
+from bigtrain.engine.processes.lock import HOLDER_FILE, LOCK_FILE, Holder, RunLock, read_holder
 from bigtrain.recipe.errors import FolderLockedError, UsageError
 from tests.rank_pool import run_ranks, start_ranks
 

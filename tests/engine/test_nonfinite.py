@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings, named_state
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.games.base import Turn
 from bigtrain.recipe.layout import Layout

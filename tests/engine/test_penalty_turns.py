@@ -10,8 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.games.base import DataFacts
 from bigtrain.games.noise_to_image import NoiseToImageSettings

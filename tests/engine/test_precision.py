@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.launch import start
 from bigtrain.engine.optimizers import AdamSettings
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.layout import Layout
 from bigtrain.recipe.progress import Progress

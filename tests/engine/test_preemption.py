@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.engine.preemption import SIGNALS, Preemption, SignalWatch, die_with_parent, watch
+from bigtrain.engine.processes.preemption import SIGNALS, Preemption, SignalWatch, die_with_parent, watch
 from bigtrain.engine.ranks import Ranks
 from tests.rank_pool import run_ranks, start_ranks
 
@@ -46,7 +46,7 @@ def test_later_signals_change_nothing(signals):
 def test_only_a_second_interrupt_stops_at_once(signals, monkeypatch):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)  # the launcher's copy of the same Ctrl-C
-    monkeypatch.setattr("bigtrain.engine.preemption.SAME_INTERRUPT_S", 0.0)
+    monkeypatch.setattr("bigtrain.engine.processes.preemption.SAME_INTERRUPT_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -138,7 +138,7 @@ def test_a_forked_worker_leaves_signals_to_its_parent():
 
 EXIT_WITH_WORKER = """
 import multiprocessing, sys, time
-from bigtrain.engine.preemption import watch
+from bigtrain.engine.processes.preemption import watch
 watch()
 context = multiprocessing.get_context("fork")
 started = context.Event()

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from bigtrain.engine.processes import ProcessStamp
+from bigtrain.engine.processes.identity import ProcessStamp
 from tests.rank_pool import run_ranks
 
 

@@ -3,9 +3,9 @@ others."""
 
 import pytest
 
-from bigtrain.engine import whereabouts
-from bigtrain.engine.roll_call import LEAST_START_S, Limits, RollCall
-from bigtrain.engine.whereabouts import Place
+from bigtrain.engine.heartbeat import whereabouts
+from bigtrain.engine.heartbeat.roll_call import LEAST_START_S, Limits, RollCall
+from bigtrain.engine.heartbeat.whereabouts import Place
 from bigtrain.recipe.errors import DataError, RankLostError
 
 LIMITS = Limits(step_s=20.0, start_s=600.0)

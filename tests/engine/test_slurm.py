@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from bigtrain.engine import slurm
-from bigtrain.engine.slurm import first_address, job_key, master_port, parse_time_left, rank_environment
+from bigtrain.engine.processes import slurm
+from bigtrain.engine.processes.slurm import first_address, job_key, master_port, parse_time_left, rank_environment
 from bigtrain.recipe.errors import UsageError
 
 TASK = {  # task 5 of 7 on nodes of 2, 2, 2 and 1 tasks

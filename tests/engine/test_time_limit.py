@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from bigtrain.engine.preemption import Preemption, SignalWatch
+from bigtrain.engine.processes.preemption import Preemption, SignalWatch
+from bigtrain.engine.processes.time_limit import LONGEST_LOOK_S, LOOK_S, TimeLimit, watched_limit
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.time_limit import LONGEST_LOOK_S, LOOK_S, TimeLimit, watched_limit
 
 HOUR_S = 3600.0
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from benchmarks.reference_forms import unfuse_resampling
 from bigtrain.data.batch import Batch
-from bigtrain.engine.launch import start
 from bigtrain.engine.players import Player
+from bigtrain.engine.processes.launch import start
 from bigtrain.games.base import DataFacts
 from bigtrain.planning.ledger import Ledger
 from bigtrain.planning.measure import frequencies, measure, owned, play, prepare, weigh

@@ -9,11 +9,11 @@ import torch
 
 from bigtrain.engine.ranks import Ranks
 from bigtrain.networks.layers.singular import largest_weights
-from bigtrain.training import monitors
+from bigtrain.training.health import monitors
+from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.log import read_log
 from bigtrain.training.run import Run
-from bigtrain.training.webhook import Webhook
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import play, toy_overrides
 

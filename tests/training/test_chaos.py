@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint_files import committed, folder_name
+from bigtrain.engine.checkpoints.files import committed, folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from tests.rank_pool import RankProcesses, run_ranks, start_ranks

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.engine import faults, roll_call
-from bigtrain.engine.launch import start
-from bigtrain.engine.preemption import Preemption
+from bigtrain.engine import faults
+from bigtrain.engine.heartbeat import roll_call
+from bigtrain.engine.processes.launch import start
+from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import RankLostError
 from tests.rank_pool import Outcome, RankProcesses, run_ranks, start_ranks

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.training.monitors import WINDOW, Monitors
-from bigtrain.training.watchdog import WatchdogSettings
+from bigtrain.training.health.monitors import WINDOW, Monitors
+from bigtrain.training.health.watchdog import WatchdogSettings
 
 HEALTHY = Path(__file__).parent / "healthy_runs.json"  # see its key `about`
 ONSET = 30

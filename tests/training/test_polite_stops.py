@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint_files import newest_complete
+from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from tests.rank_pool import run_ranks, start_ranks

@@ -10,8 +10,8 @@ import torch
 
 from bigtrain.cli import main
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint import Checkpoints
-from bigtrain.engine.checkpoint_files import read_checkpoint
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints
+from bigtrain.engine.checkpoints.files import read_checkpoint
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from tests.rank_pool import run_ranks
@@ -89,7 +89,7 @@ def with_weight(folder: Path, name: str, value: float, target: Path, monkeypatch
     tensors[name].view(-1)[0] = value
     shutil.rmtree(target / "checkpoints")
     # Such a checkpoint is not written any more, and may be there from before.
-    monkeypatch.setattr("bigtrain.engine.checkpoint._refuse_not_finite", lambda tensors: None)
+    monkeypatch.setattr("bigtrain.engine.checkpoints.checkpoint._refuse_not_finite", lambda tensors: None)
     Checkpoints(target / "checkpoints", Ranks.single()).save(checkpoint.images, tensors, checkpoint.record)
     return target
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bigtrain.engine.checkpoint import Checkpoints, read_checkpoint
-from bigtrain.engine.checkpoint_files import newest_complete
+from bigtrain.engine.checkpoints.checkpoint import Checkpoints, read_checkpoint
+from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.engine.ranks import Ranks
 from tests.rank_pool import RankFailed, run_ranks
 from tests.training.toy_runs import final_state, play, status_lines, toy_overrides

@@ -14,10 +14,10 @@ from bigtrain.engine.engine import Outcome, Played
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DivergenceError
 from bigtrain.training import build as builder
+from bigtrain.training.health.watchdog import DivergedError, Skips, WatchdogSettings
 from bigtrain.training.log import read_log
 from bigtrain.training.run import Run
 from bigtrain.training.state import restore
-from bigtrain.training.watchdog import DivergedError, Skips, WatchdogSettings
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import enter, final_state, play, status_lines, toy_overrides
 

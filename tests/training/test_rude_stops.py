@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bigtrain.engine.checkpoint_files import newest_complete
+from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.training.log import read_log
 from tests.rank_pool import RankProcesses, run_ranks, start_ranks
 from tests.training.test_resume import assert_same_run

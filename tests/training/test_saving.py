@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoint import read_checkpoint
-from bigtrain.engine.checkpoint_files import committed, folder_name, verify
+from bigtrain.engine.checkpoints.checkpoint import read_checkpoint
+from bigtrain.engine.checkpoints.files import committed, folder_name, verify
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from bigtrain.training.saving import MAX_FAILED_SAVES
@@ -92,7 +92,7 @@ def test_every_save_is_logged_once_it_is_on_disk(quiet: tuple[Path, list[int]]) 
 
 def memory_of_saves(ranks: Ranks, overrides: list[str]) -> list[tuple[int, int]]:
     """Train; return the address and the bytes of the memory for copies before each save and after the last."""
-    from bigtrain.engine.checkpoint import Checkpoints
+    from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 
     begin, seen = Checkpoints.begin, []
 
@@ -234,7 +234,7 @@ def test_a_rank_killed_while_it_saves_beside_the_steps_costs_nothing_in_the_end(
 def stop_while_saving(ranks: Ranks, overrides: list[str]) -> int:
     """Train; rank 1 gets TERM as soon as its first save has begun, and again while that is written."""
     faults_text = "slow@checkpoint.fsync:1"
-    from bigtrain.engine.checkpoint import Checkpoints
+    from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 
     begin = Checkpoints.begin
 

@@ -187,8 +187,8 @@ def test_the_list_in_the_docs_is_the_list_that_is_forgotten_item_by_item() -> No
 
 
 def test_everything_in_a_checkpoint_is_in_the_docs(stopped_and_whole: tuple[Path, Path]) -> None:
-    from bigtrain.engine.checkpoint import read_checkpoint
-    from bigtrain.engine.checkpoint_files import newest_complete
+    from bigtrain.engine.checkpoints.checkpoint import read_checkpoint
+    from bigtrain.engine.checkpoints.files import newest_complete
 
     folder = newest_complete(stopped_and_whole[1] / "checkpoints")
     assert folder is not None

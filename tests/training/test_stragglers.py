@@ -9,8 +9,8 @@ import torch
 from bigtrain.engine import faults
 from bigtrain.engine.pace import Pace
 from bigtrain.engine.ranks import Ranks
+from bigtrain.training.health.stragglers import FEWEST_STEPS, STRAGGLER_FACTOR, RankFigures, by_rank, stragglers
 from bigtrain.training.log import comparable, read_log
-from bigtrain.training.stragglers import FEWEST_STEPS, STRAGGLER_FACTOR, RankFigures, by_rank, stragglers
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import enter, toy_overrides
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from bigtrain.training.vitals import LARGEST_SIDE, mean_distance, reduced
+from bigtrain.training.health.vitals import LARGEST_SIDE, mean_distance, reduced
 
 
 def test_equal_images_have_no_distance_and_black_and_white_ones_have_two() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bigtrain.training import webhook as module
-from bigtrain.training.watchdog import WatchdogSettings
-from bigtrain.training.webhook import Webhook
+from bigtrain.training.health import webhook as module
+from bigtrain.training.health.watchdog import WatchdogSettings
+from bigtrain.training.health.webhook import Webhook
 
 
 class Receiver(BaseHTTPRequestHandler):

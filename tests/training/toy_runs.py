@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import bigtrain.train as door
-from bigtrain.engine.launch import start
+from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.load import load_recipe
 from bigtrain.recipe.progress import Progress
@@ -81,8 +81,8 @@ def enter(ranks: Ranks, overrides: list[str]) -> int:
 
 def final_state(run_dir: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the newest checkpoint's tensors, and its record without times and versions."""
-    from bigtrain.engine.checkpoint import read_checkpoint
-    from bigtrain.engine.checkpoint_files import newest_complete
+    from bigtrain.engine.checkpoints.checkpoint import read_checkpoint
+    from bigtrain.engine.checkpoints.files import newest_complete
 
     folder = newest_complete(run_dir / "checkpoints")
     assert folder is not None

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from bigtrain.draws import seed_of
-from bigtrain.engine import faults, whereabouts
+from bigtrain.engine import faults
+from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
 from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside
 from bigtrain.sampling.truncation import Truncation
-from bigtrain.training.alarms import judge
+from bigtrain.training.health.alarms import judge
 from bigtrain.training.owed import evaluation_due, owe_evaluation
 from bigtrain.training.run import Run
 from bigtrain.training.sampler import Sampler, StandingSettings

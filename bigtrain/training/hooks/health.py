@@ -1,10 +1,10 @@
 """The watchdog between steps: measures once a log period, before the status line, and compares ranks."""
 
 from bigtrain.recipe.progress import crossed
-from bigtrain.training.alarms import judge, report_webhook
+from bigtrain.training.health.alarms import judge, report_webhook
+from bigtrain.training.health.vitals import Vitals
 from bigtrain.training.run import Run
 from bigtrain.training.state import check_ranks, tensors_of
-from bigtrain.training.vitals import Vitals
 
 
 class Health:

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from bigtrain.data.batch import Batch
 from bigtrain.recipe.progress import crossed
+from bigtrain.training.health.stragglers import RankFigures, by_rank, gather, stragglers
 from bigtrain.training.run import Run
-from bigtrain.training.stragglers import RankFigures, by_rank, gather, stragglers
 
 HELDOUT_IMAGES = 256  # of the held-out part, at most, that the discriminator is asked about each period
 GIB = 2**30

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from bigtrain.engine.processes import ProcessStamp
+from bigtrain.engine.processes.identity import ProcessStamp
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import FolderLockedError, UsageError
 

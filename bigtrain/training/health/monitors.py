@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bigtrain.training.watchdog import Monitor, WatchdogSettings
+from bigtrain.training.health.watchdog import Monitor, WatchdogSettings
 
 WINDOW = 20  # healthy values that say what is normal
 FEWEST = 10  # values before a figure is judged at all: the first periods of a run change fast

@@ -6,10 +6,10 @@ Every rank calls these with the same figures.
 from collections.abc import Mapping
 from typing import Any
 
-from bigtrain.training.monitors import Finding
+from bigtrain.training.health.monitors import Finding
+from bigtrain.training.health.watchdog import DivergedError
 from bigtrain.training.run import Run
 from bigtrain.training.saving import pin_best
-from bigtrain.training.watchdog import DivergedError
 
 LAST_GOOD = "last good checkpoint: "  # of one kind of measurement; moves on while all is well
 BEFORE_ALARM = "last good checkpoint before an alarm: "  # stays until a person removes the file PINNED

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bigtrain.engine.checkpoint import Checkpoint
-from bigtrain.engine.rollbacks import Rollback, abandon_checkpoints, note_rollback, read_rollbacks
+from bigtrain.engine.checkpoints.checkpoint import Checkpoint
+from bigtrain.engine.checkpoints.rollbacks import Rollback, abandon_checkpoints, note_rollback, read_rollbacks
 from bigtrain.recipe.errors import CheckpointError, DivergenceError
 from bigtrain.sampling.files import written_aside
 from bigtrain.training import saving
-from bigtrain.training.alarms import newest_saved, tell
+from bigtrain.training.health.alarms import newest_saved, tell
+from bigtrain.training.health.watchdog import DivergedError
 from bigtrain.training.run import Run
 from bigtrain.training.state import restore
-from bigtrain.training.watchdog import DivergedError
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine.checkpoint_files import BAD_PREFIX, committed, folder_name
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.files import BAD_PREFIX, committed, folder_name
 from bigtrain.recipe.errors import CheckpointError
 from bigtrain.sampling.files import written_aside
 

@@ -21,12 +21,12 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from bigtrain.engine import whereabouts
-from bigtrain.engine.link import Link, Message, listen
-from bigtrain.engine.preemption import SignalWatch
+from bigtrain.engine.heartbeat import whereabouts
+from bigtrain.engine.heartbeat.link import Link, Message, listen
+from bigtrain.engine.heartbeat.roll_call import Limits, RollCall, Verdict
+from bigtrain.engine.heartbeat.whereabouts import Place
+from bigtrain.engine.processes.preemption import SignalWatch
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.roll_call import Limits, RollCall, Verdict
-from bigtrain.engine.whereabouts import Place
 from bigtrain.recipe.errors import EXIT_BUG, BigtrainError, RankLostError
 
 BEAT_S = 1.0

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
-from bigtrain.engine.preemption import SignalWatch
+from bigtrain.engine.processes.preemption import SignalWatch
+from bigtrain.engine.processes.slurm import job_key, seconds_left
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.slurm import job_key, seconds_left
 
 LOOK_S = 60.0  # at most once a minute
 LONGEST_LOOK_S = 600.0  # far from the limit; it can be shortened meanwhile

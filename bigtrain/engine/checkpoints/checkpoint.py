@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine import faults, whereabouts
-from bigtrain.engine.background import Background
-from bigtrain.engine.checkpoint_disk import FileFacts
-from bigtrain.engine.checkpoint_files import (
+from bigtrain.engine import faults
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.background import Background
+from bigtrain.engine.checkpoints.disk import FileFacts
+from bigtrain.engine.checkpoints.files import (
     BAD_PREFIX,
     DTYPE_NAMES,
     Checkpoint,
@@ -33,9 +33,10 @@ from bigtrain.engine.checkpoint_files import (
     read_checkpoint,
     try_to_read,
 )
-from bigtrain.engine.checkpoint_folder import CheckpointFolder
+from bigtrain.engine.checkpoints.folder import CheckpointFolder
+from bigtrain.engine.checkpoints.staging import Staged, Staging
+from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.engine.ranks import FailedElsewhere, Ranks
-from bigtrain.engine.staging import Staged, Staging
 from bigtrain.recipe.errors import EXIT_BUG, CheckpointError, RanksDriftedError
 
 __all__ = ["Checkpoint", "Checkpoints", "NotFiniteError", "SaveFailedError", "Saved", "deal", "read_checkpoint"]

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigtrain.engine.checkpoint_disk import FileFacts, read_file
+from bigtrain.engine.checkpoints.disk import FileFacts, read_file
 from bigtrain.recipe.errors import CheckpointError
 
 FORMAT = 1

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from bigtrain.engine import faults
+from bigtrain.engine.heartbeat.roll_call import Limits
+from bigtrain.engine.processes.slurm import join_step
 from bigtrain.engine.ranks import Ranks
-from bigtrain.engine.roll_call import Limits
-from bigtrain.engine.slurm import join_step
 from bigtrain.recipe.errors import RankLostError, UsageError
 
 ZERO_STAGES = {"zero1": 1, "zero2": 2}

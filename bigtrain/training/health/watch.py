@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bigtrain.training.monitors import Monitors
-from bigtrain.training.watchdog import Skips, WatchdogSettings
+from bigtrain.training.health.monitors import Monitors
+from bigtrain.training.health.watchdog import Skips, WatchdogSettings
 
 
 class Watch:

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bigtrain.engine import checkpoint_disk as disk
-from bigtrain.engine.checkpoint_disk import FileFacts
-from bigtrain.engine.checkpoint_files import (
+from bigtrain.engine.checkpoints import disk
+from bigtrain.engine.checkpoints.disk import FileFacts
+from bigtrain.engine.checkpoints.files import (
     BAD_PREFIX,
     MANIFEST,
     PINNED,
@@ -24,7 +24,7 @@ from bigtrain.engine.checkpoint_files import (
     folder_name,
     verify,
 )
-from bigtrain.engine.processes import ProcessStamp
+from bigtrain.engine.processes.identity import ProcessStamp
 from bigtrain.recipe.errors import CheckpointError
 
 ASIDE_PREFIX = ".tmp-"

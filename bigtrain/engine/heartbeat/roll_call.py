@@ -7,7 +7,7 @@ rank is further on than the others: it left out something that they do together.
 
 from dataclasses import dataclass, field
 
-from bigtrain.engine.whereabouts import Place
+from bigtrain.engine.heartbeat.whereabouts import Place
 from bigtrain.recipe.errors import EXIT_BUG, RankLostError
 
 START_FACTOR = 3  # the first step may take so much longer: compiling, staging data, real statistics

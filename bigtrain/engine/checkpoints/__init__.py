@@ -1,0 +1,1 @@
+"""Checkpoints of a run: together over ranks, as a folder, as files."""

@@ -1,0 +1,1 @@
+"""Ranks that tell each other where they are, and end where they would hang."""

@@ -1,0 +1,1 @@
+"""Processes and the machine they run on: starting, meeting, telling apart, being stopped."""
