@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from bigtrain.metrics.classifier import ClassifierSettings
+from bigtrain.metrics.extractors.classifier import ClassifierSettings
+from bigtrain.metrics.extractors.inception import InceptionSettings
+from bigtrain.metrics.extractors.random_features import RandomSettings
 from bigtrain.metrics.features import EXTRACTORS
-from bigtrain.metrics.inception import InceptionSettings
 from bigtrain.metrics.kernel import KernelSettings
-from bigtrain.metrics.random_features import RandomSettings
 from bigtrain.recipe.settings import PositiveCount, Settings
 
 __all__ = ["ClassifierSettings", "EvaluationSettings", "InceptionSettings", "RandomSettings"]

@@ -8,8 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from bigtrain.metrics.classifier import ClassifierSettings
 from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.extractors.classifier import ClassifierSettings
 from bigtrain.metrics.features import Extractor, RealImages
 from bigtrain.recipe.image import ImageSpec
 

@@ -8,14 +8,14 @@ import torch
 import torch_fidelity
 from torch.utils.data import Dataset
 
-from bigtrain.metrics.classifier import (
+from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.extractors.classifier import (
     ClassifierSettings,
     describe_classifier,
     network_from_bytes,
     register_with_torch_fidelity,
     train_classifier,
 )
-from bigtrain.metrics.exchange import ONE_PROCESS
 from bigtrain.metrics.features import Extractor, RealImages
 from bigtrain.metrics.frechet import frechet_distance
 from bigtrain.metrics.kernel import KernelSettings, kernel_distance

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bigtrain.metrics import inception
 from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.extractors import inception
+from bigtrain.metrics.extractors.inception import InceptionSettings, default_weights_path
 from bigtrain.metrics.features import Extractor, RealImages
-from bigtrain.metrics.inception import InceptionSettings, default_weights_path
 from bigtrain.recipe.errors import RecipeError, WeightsError
 from bigtrain.recipe.image import ImageSpec
 

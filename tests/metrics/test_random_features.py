@@ -15,11 +15,18 @@ from bigtrain.data.photos import PhotoOptions, load_photos, plan_crops
 from bigtrain.draws import Draws
 from bigtrain.metrics.evaluation import build_evaluator
 from bigtrain.metrics.exchange import ONE_PROCESS
+from bigtrain.metrics.extractors.random_features import (
+    GAIN,
+    RandomNetwork,
+    RandomSettings,
+    draw_filters,
+    num_dims,
+    orthonormal,
+)
 from bigtrain.metrics.features import Extractor, RealImages
 from bigtrain.metrics.frechet import frechet_distance
 from bigtrain.metrics.kernel import KernelSettings, kernel_distance
 from bigtrain.metrics.moments import Moments
-from bigtrain.metrics.random_features import GAIN, RandomNetwork, RandomSettings, draw_filters, num_dims, orthonormal
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec

@@ -54,7 +54,7 @@ def live(ranks: Ranks, overrides: list[str], phase: str, ready: Path) -> None:
     faults.KINDS["slow"] = pause
     site = PHASES[phase][0]
     if phase == "start-up":
-        from bigtrain.metrics import classifier
+        from bigtrain.metrics.extractors import classifier
 
         fit = classifier._fit
 

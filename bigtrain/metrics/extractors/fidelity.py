@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from bigtrain.metrics.classifier import network_from_bytes
+from bigtrain.metrics.extractors.classifier import network_from_bytes
 from bigtrain.recipe.errors import WeightsError
 
 FEATURES = "features"

@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from bigtrain.draws import seed_of
 from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, write_cached
-from bigtrain.metrics.classifier_network import ClassifierNetwork, to_small
 from bigtrain.metrics.exchange import Ranks, from_main
+from bigtrain.metrics.extractors.classifier_network import ClassifierNetwork, to_small
 from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Settings
@@ -202,7 +202,7 @@ def register_with_torch_fidelity() -> None:
     # Imported late: it draws in torchvision, and a recipe is checked without either.
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
-    from bigtrain.metrics.fidelity import FidelityClassifier
+    from bigtrain.metrics.extractors.fidelity import FidelityClassifier
 
     if FIDELITY_NAME not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(FIDELITY_NAME, FidelityClassifier)

@@ -1,0 +1,1 @@
+"""Feature extractors: one file each, its settings beside it, registered in `EXTRACTORS`."""
