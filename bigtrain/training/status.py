@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from bigtrain.engine.heartbeat.roll_call import Verdict
-from bigtrain.engine.processes.lock import Holder, read_holder
+from bigtrain.engine.processes.holder import Holder, read_holder
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import EXIT_BUG, EXIT_DONE, EXIT_REQUEUE, BigtrainError
 from bigtrain.sampling.files import written_aside

@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         replace,
         write_new,
     )  # torch takes seconds to import; a wrong command line should not
-    from bigtrain.planning.results import result_of, table
     from bigtrain.planning.sweep import load_sweep
+    from bigtrain.reports.results import result_of, table
     from bigtrain.training.log import read_log
     from bigtrain.training.schema import Recipe
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from bigtrain.engine.processes import lock as lock_module
-from bigtrain.engine.processes.lock import HOLDER_FILE, LOCK_FILE, Holder, RunLock, read_holder
+from bigtrain.engine.processes.holder import HOLDER_FILE, Holder, read_holder
+from bigtrain.engine.processes.lock import LOCK_FILE, RunLock
 from bigtrain.recipe.errors import FolderLockedError, UsageError
 from tests.rank_pool import run_ranks, start_ranks
 

@@ -13,17 +13,15 @@ import logging
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
-from bigtrain.engine.processes.identity import ProcessStamp
+from bigtrain.engine.processes.holder import HOLDER_FILE, Holder, read_holder
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import FolderLockedError, UsageError
 
 LOCK_FILE = ".lock"
-HOLDER_FILE = ".lock.json"
 WAIT_S = 20.0  # a requeued job may start while the one before it is still dying
 POLL_S = 0.2
 BEAT_S = 5.0
@@ -36,46 +34,6 @@ log = logging.getLogger(__name__)
 _held: set[tuple[int, int]] = set()
 """Lock files (device, inode) that this process holds. Record locks do not stop their own process, and closing any of
 its descriptors of the file drops them, so a held file must not even be opened again."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """What RUN/.lock.json says."""
-
-    host: str
-    pid: int
-    start_ticks: int
-    job: str
-    restart: str
-    since: str
-    beat: int = 0
-
-    @classmethod
-    def own(cls) -> "Holder":
-        """Return what this process writes."""
-        return cls(
-            **asdict(ProcessStamp.own()),
-            job=os.environ.get("SLURM_JOB_ID", ""),
-            restart=os.environ.get("SLURM_RESTART_COUNT", "0"),
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-    @property
-    def stamp(self) -> ProcessStamp:
-        """The process."""
-        return ProcessStamp(self.host, self.pid, self.start_ticks)
-
-    def is_same_as(self, other: "Holder") -> bool:
-        """Whether both are one process, whatever its beat."""
-        return replace(self, beat=0) == replace(other, beat=0)
-
-    def was_restarted_as(self, other: "Holder") -> bool:
-        """Whether `other` is a later start of the same SLURM job; SLURM starts it once the earlier one is gone."""
-        return bool(self.job) and self.job == other.job and self.restart != other.restart
-
-    def __str__(self) -> str:
-        job = f" of job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job} since {self.since}"
 
 
 class RunLock:
@@ -214,14 +172,6 @@ class _Silence:
         if holder != self._last:
             self._last, self._since_s = holder, now_s
         return now_s - self._since_s
-
-
-def read_holder(folder: Path) -> Holder | None:
-    """Return who says to hold a run folder; None where nobody does, or where what is written is not readable."""
-    try:
-        return Holder(**json.loads((folder / HOLDER_FILE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 def _lock(file: int) -> bool | None:

@@ -1,25 +1,34 @@
 """What became of runs: their states and figures, read from their folders as they are."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from bigtrain.planning.recipe import Planned
+from bigtrain.reports.evaluations import (
+    Figure,
+    by_protocol,
+    figures_over_time,
+    newest_protocol,
+    over_time,
+    read_evaluations,
+)
+from bigtrain.reports.reading import read_object
 
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")  # all others are distances
-NOT_COMPARED = ("_std", "_real_against_real")  # ends of figures that say how far to trust another one
 UNIT = "images"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One figure over a run: the best evaluation's and the last one's."""
+class Described(Protocol):
+    """A `bigtrain.training.schema.Recipe`, as far as it is read here."""
 
-    best: float
-    best_images: int
-    last: float
+    name: str
+    total_images: int
+    ema: Sequence[Any]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run writes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Result:
         }
 
 
-def result_of(recipe: Planned, events: Iterable[Mapping[str, Any]] = ()) -> Result:
+def result_of(recipe: Described, events: Iterable[Mapping[str, Any]] = ()) -> Result:
     """Return how a recipe's run stands; whatever is missing or unreadable in its folder is left out.
 
     Args:
@@ -61,7 +70,7 @@ def result_of(recipe: Planned, events: Iterable[Mapping[str, Any]] = ()) -> Resu
         events: of its log, for how far it is.
     """
     folder = recipe.run_folder
-    status = _json(folder / "status.json")
+    status = read_object(folder / "status.json")
     seen = [int(event.get("images_seen", 0)) for event in events]
     figures, protocol = _figures(folder / "evaluations", recipe.ema[0].name)
     return Result(
@@ -77,40 +86,16 @@ def result_of(recipe: Planned, events: Iterable[Mapping[str, Any]] = ()) -> Resu
 
 def _figures(folder: Path, average: str) -> tuple[dict[str, Figure], str | None]:
     """Return the figures of one average by name, of the protocol that was evaluated last, and that protocol."""
-    by_protocol: dict[str, list[tuple[int, dict[str, float]]]] = {}
-    newest = None
-    for path in sorted(folder.glob("*.json")):  # by images: names begin with them
-        record = _json(path)
-        if record.get("protocol", {}).get("sampling", {}).get("average") != average:
-            continue
-        newest = path.stem.partition("-")[2]
-        by_protocol.setdefault(newest, []).append((record["images_seen"], record["figures"]))
-    if newest is None:
-        return {}, None
-    evaluations = by_protocol[newest]
-    names = [name for name in evaluations[-1][1] if not name.endswith(NOT_COMPARED)]
-    return {name: _over_time([(images, found[name]) for images, found in evaluations], name) for name in names}, newest
-
-
-def _over_time(values: Sequence[tuple[int, float]], name: str) -> Figure:
-    choose = max if name.startswith(HIGHER_IS_BETTER) else min
-    best_images, best = choose(values, key=lambda pair: pair[1])
-    return Figure(best, best_images, values[-1][1])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):  # not there, or being written
-        return {}
-    return found if isinstance(found, dict) else {}
+    evaluations = [each for each in read_evaluations(folder)[0] if each.average == average]
+    newest = newest_protocol(evaluations, average)
+    return (figures_over_time(by_protocol(evaluations)[newest]), newest) if newest else ({}, None)
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
     """Yield the results as lines, columns aligned, the best of each column of figures marked with an asterisk."""
     names = list(dict.fromkeys(name for result in results for name in result.figures))
     head = ["run", UNIT, "state"] + [f"{name} {kind}" for name in names for kind in ("best", "last")]
-    best = {name: _over_time(_last_and_best(results, name), name).best for name in names}
+    best = {name: over_time(_last_and_best(results, name), name).best for name in names}
     rows = [head] + [_row(result, names, best) for result in results]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:

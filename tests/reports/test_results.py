@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bigtrain.planning.results import result_of, table
 from bigtrain.recipe.load import load_recipe
+from bigtrain.reports.results import result_of, table
 from bigtrain.training.log import read_log
 from bigtrain.training.schema import Recipe
 
