@@ -1,12 +1,10 @@
-"""Ways between two latents or two classes.
+"""Ways between two latents.
 
 `lerp` is the straight line. `slerp` is the great circle (Shoemake 1985, doi:10.1145/325165.325242; for latents of
 generators White 2016, arXiv:1609.04468): normal latents of many dimensions lie near a sphere, which a line leaves.
 
-Axes: N pairs, S steps on the way, Z latent components, E embedding components.
+Axes: N pairs, S steps on the way, Z latent components.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -42,30 +40,7 @@ def slerp(start_NZ: Tensor, end_NZ: Tensor, weight_S: Tensor) -> Tensor:
     return torch.where(is_degenerate, torch.lerp(start, end, weight), circle).to(start_NZ.dtype)
 
 
-def latent_path(start_NZ: Tensor, end_NZ: Tensor, num_steps: int, kind: str = "slerp") -> Tensor:
-    """Return [N, num_steps, Z]: evenly spaced from each start to its end, both included.
-
-    Raises:
-        RecipeError: `kind` is no registered interpolation.
-    """
+def evenly(num_steps: int) -> Tensor:
+    """Return `num_steps` weights from 0 to 1, both included, float64."""
     assert num_steps >= 2, f"a way has at least its two ends, got num_steps {num_steps}"
-    assert start_NZ.shape == end_NZ.shape, f"latents of shapes {tuple(start_NZ.shape)} and {tuple(end_NZ.shape)}"
-    interpolate: Callable[[Tensor, Tensor, Tensor], Tensor] = INTERPOLATIONS.get(kind)
-    return interpolate(start_NZ, end_NZ, _weights(num_steps))
-
-
-def class_path(embed: Callable[[Tensor], Tensor], start_N: Tensor, end_N: Tensor, num_steps: int) -> Tensor:
-    """Return class embeddings [N, num_steps, E] on the straight line from the classes `start_N` to `end_N`.
-
-    Args:
-        embed: maps int64 labels [N] to embeddings [N, E] (a generator's shared class embedding).
-        start_N: int64 labels.
-        end_N: int64 labels.
-        num_steps: at least 2; both ends are included.
-    """
-    assert num_steps >= 2, f"a way has at least its two ends, got num_steps {num_steps}"
-    return lerp(embed(start_N), embed(end_N), _weights(num_steps))
-
-
-def _weights(num_steps: int) -> Tensor:
     return torch.linspace(0, 1, num_steps, dtype=torch.float64)

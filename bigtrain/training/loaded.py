@@ -15,19 +15,20 @@ from torch import Tensor
 from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.files import newest_complete, read_checkpoint
 from bigtrain.games.base import DataFacts, Game
-from bigtrain.games.noise_to_image import require_styles
 from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.recipe.errors import CheckpointError, UsageError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.registry import nearest
 from bigtrain.sampling.grids import to_pixels
-from bigtrain.sampling.interpolation import class_path, latent_path
+from bigtrain.sampling.interpolation import evenly
 from bigtrain.sampling.truncation import Truncation, sample_draws
+from bigtrain.training.codes import Codes, between, decode, encode, joined
 from bigtrain.training.sampler import Sampler, StandingSettings, cycle_labels
 from bigtrain.training.schema import Recipe
 from bigtrain.training.snapshot import read_snapshot
 
 SAMPLE_BATCH_IMAGES = 64
+RENDER_BATCH_IMAGES = 16  # of codes
 
 
 class LoadedModel:
@@ -165,7 +166,7 @@ class LoadedModel:
 
         Raises:
             UsageError: fewer than 2 steps, no labels for a model with classes, or an unknown class.
-            RecipeError: the truncation is unknown, or the generator has no shared embedding.
+            RecipeError: the truncation is unknown.
         """
         if steps < 2:
             raise UsageError(f"a way between two images has at least 2 steps, got {steps}; ask for 2 or more")
@@ -173,23 +174,59 @@ class LoadedModel:
             raise UsageError(f"{self.path} has classes; say between which two, such as labels (1, 7), or (3, 3)")
         law = truncation if isinstance(truncation, Truncation) else Truncation.parse(truncation)
         self.restand(law, standing or StandingSettings())
-        generator: Any = self.game.networks[self.game.averaged[0]]
-        device = self._sampler.device
-        draws = sample_draws(seed_of(seed, "sample"), torch.tensor(ends, device=device))
-        latent_NZ = law.apply(draws, int(generator.latent_dim))
-        class_N = None if labels is None else torch.tensor(self.labels(labels), device=device)
-        if hasattr(generator, "mapping"):
-            return to_pixels(_style_way(generator, latent_NZ, class_N, law, steps)).cpu()
-        path_SZ = latent_path(latent_NZ[:1], latent_NZ[1:], steps)[0]
-        if class_N is None:
-            return to_pixels(generator(path_SZ, None)).cpu()
-        if not hasattr(generator, "embed"):
-            raise UsageError(
-                f"{self.path}: this generator cannot mix classes; only unconditional ones and those with a "
-                "class embedding or styles can be interpolated"
-            )
-        embedding_SE = class_path(generator.embed, class_N[:1], class_N[1:], steps)[0]
-        return to_pixels(generator.synthesise(path_SZ, embedding_SE)).cpu()
+        ends_codes = self.codes(ends, labels=labels, truncation=law, seed=seed)
+        return self.render(between(ends_codes[:1], ends_codes[1:], evenly(steps)))
+
+    @torch.no_grad()
+    def codes(
+        self,
+        index: Sequence[int],
+        *,
+        labels: Sequence[int | str] | None = None,
+        truncation: str | Truncation = "none",
+        seed: int = 0,
+    ) -> Codes:
+        """Return what the images of these numbers are made of; `render` makes them, after `restand` for the truncation.
+
+        Args:
+            index: numbers of images, as in `sample`.
+            labels: one class for each of them; None: as in `sample`.
+            truncation: as in `sample`.
+            seed: as in `sample`.
+
+        Raises:
+            UsageError: an unknown class, or classes for a model without.
+            RecipeError: the truncation is unknown, or asks for styles that the generator does not have.
+        """
+        assert labels is None or len(labels) == len(index), f"{len(labels or ())} labels for {len(index)} images"
+        law = truncation if isinstance(truncation, Truncation) else Truncation.parse(truncation)
+        draws = sample_draws(seed_of(seed, "sample"), torch.tensor(list(index), device=self.device))
+        if labels is not None:
+            label_N = torch.tensor(self.labels(labels), device=self.device)
+        else:
+            label_N = self.game.fake_labels(draws)
+        return encode(self.generator, law.apply(draws, int(self.generator.latent_dim)), label_N, law)
+
+    @torch.no_grad()
+    def render(self, codes: Codes) -> Tensor:
+        """Return the images of codes, uint8 [N, C, H, W] on the CPU, computed in batches of one shape."""
+        images = []
+        for first in range(0, len(codes), RENDER_BATCH_IMAGES):
+            part = codes[first : first + RENDER_BATCH_IMAGES]
+            wanted = len(part)
+            filled = joined([part, part[[wanted - 1] * (RENDER_BATCH_IMAGES - wanted)]])
+            images.append(to_pixels(decode(self.generator, filled)[:wanted]).cpu())
+        return torch.cat(images)
+
+    @property
+    def generator(self) -> Any:
+        """The averaged generator, in eval mode."""
+        return self.game.networks[self.game.averaged[0]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._sampler.device
 
     def _labels_of(self, index_N: Tensor, labels: Sequence[int | str] | None) -> Tensor | None:
         if labels is None:
@@ -197,17 +234,6 @@ class LoadedModel:
         if not self.image.num_classes:
             raise UsageError(f"{self.path} was trained without labels; leave them out")
         return cycle_labels(self.labels(labels), index_N)
-
-
-def _style_way(generator: Any, latent_NZ: Tensor, label_N: Tensor | None, law: Truncation, steps: int) -> Tensor:
-    """Return images on the straight line between the styles of two latents, truncated as `law` says."""
-    w_NLW = generator.mapping(latent_NZ, label_N)
-    if law.psi is not None:
-        require_styles(generator, law)
-        w_NLW = generator.truncate(w_NLW, law.psi, law.cutoff)
-    path_SD = latent_path(w_NLW[:1].flatten(1), w_NLW[1:].flatten(1), steps, "lerp")[0]
-    images: Tensor = generator.synthesis(path_SD.unflatten(1, w_NLW.shape[1:]), noise="const")
-    return images
 
 
 def load(path: str | Path, average: str | None = None) -> LoadedModel:

@@ -62,11 +62,11 @@ Drawn = tuple[Tensor, list[str], Tensor | None]
 
 
 def _drawn(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] | None) -> Drawn:
-    index = None if arguments.index is None else _numbers("--index", arguments.index)
+    index = None if arguments.index is None else numbers_of("--index", arguments.index)
     count = arguments.count if index is not None or arguments.count is not None else 64
     images = model.sample(
         count, labels=labels, truncation=arguments.truncation, seed=arguments.seed, index=index,
-        standing=_standing(arguments.standing),
+        standing=standing_of(arguments.standing),
     )  # fmt: skip
     numbers = list(range(len(images))) if index is None else index
     names = [f"{number:06d}" for number in numbers]
@@ -75,7 +75,7 @@ def _drawn(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] 
 
 
 def _way(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] | None) -> Drawn:
-    ends = _numbers("--between", arguments.between)
+    ends = numbers_of("--between", arguments.between)
     if len(ends) != 2 or (labels is not None and len(labels) > 2):
         raise UsageError(
             f"--between {arguments.between} --labels {arguments.labels}: write two images and at most two classes, "
@@ -84,7 +84,7 @@ def _way(arguments: argparse.Namespace, model: LoadedModel, labels: list[str] | 
     classes = None if labels is None else (labels[0], labels[-1])
     images = model.interpolate(
         (ends[0], ends[1]), labels=classes, steps=arguments.steps, truncation=arguments.truncation, seed=arguments.seed,
-        standing=_standing(arguments.standing),
+        standing=standing_of(arguments.standing),
     )  # fmt: skip
     return images, [f"{step:03d}" for step in range(len(images))], None
 
@@ -106,7 +106,8 @@ def _write(arguments: argparse.Namespace, images: Tensor, names: list[str], labe
     return written
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def numbers_of(option: str, text: str) -> list[int]:
+    """Return the whole numbers that an option lists; UsageError where it does not."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -115,7 +116,8 @@ def _numbers(option: str, text: str) -> list[int]:
         ) from error
 
 
-def _standing(text: str) -> StandingSettings:
+def standing_of(text: str) -> StandingSettings:
+    """Return what `BATCHESxIMAGES` says; UsageError where it does not."""
     parts = text.split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"--standing {text}: not BATCHESxIMAGES; write for example 16x256")

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from bigtrain.recipe.errors import RecipeError
-from bigtrain.sampling.interpolation import INTERPOLATIONS, class_path, latent_path
+from bigtrain.sampling.interpolation import INTERPOLATIONS, evenly
 
 EAST = torch.tensor([[2.0, 0.0]])
 NORTH = torch.tensor([[0.0, 2.0]])
+
+
+def latent_path(start: torch.Tensor, end: torch.Tensor, num_steps: int, kind: str) -> torch.Tensor:
+    """Return evenly spaced points from each start to its end."""
+    points: torch.Tensor = INTERPOLATIONS.get(kind)(start, end, evenly(num_steps))
+    return points
 
 
 @pytest.mark.parametrize("kind", INTERPOLATIONS.names())
@@ -53,10 +59,3 @@ def test_slerp_without_a_circle_takes_the_straight_line(end: list[float]):
 def test_unknown_way_names_the_nearest():
     with pytest.raises(RecipeError, match="did you mean 'slerp'"):
         latent_path(EAST, NORTH, 3, "slrep")
-
-
-def test_classes_interpolate_in_the_embedding():
-    table = torch.nn.Embedding(3, 2)
-    table.weight.data = torch.tensor([[0.0, 0.0], [4.0, 8.0], [-2.0, 0.0]])
-    path = class_path(table, torch.tensor([0, 2]), torch.tensor([1, 1]), 3)
-    assert path.tolist() == [[[0, 0], [2, 4], [4, 8]], [[-2, 0], [1, 4], [4, 8]]]

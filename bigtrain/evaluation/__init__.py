@@ -1,0 +1,1 @@
+"""What is asked of trained networks, offline: their figures, and whatever else is to be known of them."""
