@@ -71,8 +71,8 @@ class Evaluator:
         """
         same, more = self._generated(generate)
         figures = self.ranks.together(lambda: self._figures(same, more))
-        protocol = self._protocol(sampling or {})
-        name = f"{self.extractor.figure_prefix}-{self.settings.num_images}-{key_of(protocol)[:8]}"
+        protocol = self.protocol(sampling or {})
+        name = self.protocol_name(protocol)
         versions = {package: version(package) for package in ("torch", "torch-fidelity", "numpy")}
         return Evaluation(self.ranks.broadcast_object(figures), {**protocol, "versions": versions}, name)
 
@@ -114,7 +114,12 @@ class Evaluator:
             f"{kernel}_real_against_real": real.kernel.mean,
         }
 
-    def _protocol(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    def protocol_name(self, protocol: Mapping[str, Any]) -> str:
+        """Return the short name of what `protocol` returned."""
+        return f"{self.extractor.figure_prefix}-{self.settings.num_images}-{key_of(protocol)[:8]}"
+
+    def protocol(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what figures with these facts of sampling must share to be comparable, without versions."""
         settings = self.settings
         return {
             "extractor": self.extractor.name,

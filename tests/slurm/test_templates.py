@@ -188,6 +188,8 @@ def test_a_model_is_read_by_any_verb(played: Played) -> None:
         "x y.npz",
     ]
     assert played.told("srun") == read
+    assert played.run("evaluate.sbatch", "evaluate", "runs/a")[0] == 0
+    assert played.told("srun") == ["--kill-on-bad-exit=1", "python", "-u", "-m", "bigtrain", "evaluate", "runs/a"]
     (played.folder / "models").write_text("runs/a\nruns/b/snapshots/1 --npz 'x y.npz'\n")
     assert played.run("evaluate.sbatch", "sample", "models", SLURM_ARRAY_TASK_ID="1")[0] == 0
     assert played.told("srun")[7:] == ["runs/b/snapshots/1", "--npz", "x y.npz"]

@@ -19,6 +19,8 @@ from bigtrain.recipe.errors import RankLostError, UsageError
 ZERO_STAGES = {"zero1": 1, "zero2": 2}
 """Engines that DeepSpeed runs, where there is more than one process."""
 
+JOINED_LIMIT_MINUTES = 60.0  # for one word: while rank 0 trains a classifier or compares features, the others wait
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -69,6 +71,19 @@ def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> L
     ranks = Ranks.single() if world == 1 else Ranks.from_torch_distributed(timeout.total_seconds())
     faults.arm(os.environ.get(faults.VARIABLE, ""), ranks.rank)
     return Launch(accelerator, ranks, zero_stage)
+
+
+def join() -> Launch:
+    """Join the processes that the launcher, or srun, started for work without an engine, such as an evaluation.
+
+    Such work gives the same result for any number of them. It has no heartbeat: gloo notices a rank that dies, and one
+    that hangs is given up after the limit of a start of JOINED_LIMIT_MINUTES.
+
+    Raises:
+        RankLostError: not all of the launcher's processes have come.
+        UsageError: the launcher was told to start DeepSpeed or FSDP, or SLURM does not say where its tasks meet.
+    """
+    return start("ddp", JOINED_LIMIT_MINUTES)
 
 
 def _replicated(timeout: timedelta) -> Accelerator:

@@ -1,0 +1,123 @@
+"""One subject under one protocol: its figures, over one seed of its images or the mean over several.
+
+Axes: N images.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from torch import Tensor
+
+from bigtrain.engine import faults
+from bigtrain.evaluation.subjects import Drawing, Subject
+from bigtrain.metrics.evaluation import Evaluator, Generate
+
+SPREAD = "_seeds_std"  # of a figure over seeds
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The figures of one subject, and the protocol that they share with whatever they may be compared with."""
+
+    label: str
+    images_seen: int | None
+    figures: dict[str, float]
+    protocol: dict[str, Any]
+    protocol_name: str
+    by_seed: tuple[dict[str, float], ...] = ()
+    """Figures of each seed, where there are several."""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        seeds = {"by_seed": list(self.by_seed)} if self.by_seed else {}
+        return {
+            "what": self.label,
+            "images_seen": self.images_seen,
+            "figures": self.figures,
+            "protocol": self.protocol,
+            "protocol_name": self.protocol_name,
+            **seeds,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], label: str) -> "Judgement":
+        """Return what `record`, or an evaluation while training, has written.
+
+        Raises:
+            KeyError: it is something else.
+        """
+        return cls(
+            str(record.get("what", label)),
+            record["images_seen"],
+            dict(record["figures"]),
+            dict(record["protocol"]),
+            str(record.get("protocol_name", label)),
+            tuple(record.get("by_seed", ())),
+        )
+
+
+def judge(
+    subject: Subject,
+    evaluator: Evaluator,
+    drawing: Drawing,
+    num_seeds: int = 1,
+    moved: Callable[[int], object] = lambda num_images: None,
+) -> Judgement:
+    """Evaluate a subject; all ranks together get the same figures.
+
+    Args:
+        subject: what is judged.
+        evaluator: the real images and the metrics.
+        drawing: how its images are drawn; further seeds follow `drawing.seed`.
+        num_seeds: over how many sets of images the figures are averaged; the real images stay as they are.
+        moved: told how many images this rank has made since it was last told.
+
+    Raises:
+        UsageError: the subject cannot be drawn like this.
+    """
+    sampling = sampling_facts(subject, drawing, num_seeds)
+    num_images = evaluator.settings.num_images
+    evaluations = [
+        evaluator.evaluate(_watched(subject.generate(replace(drawing, seed=seed), num_images), moved), sampling)
+        for seed in _seeds(drawing, num_seeds)
+    ]
+    by_seed = tuple(evaluation.figures for evaluation in evaluations)
+    figures = by_seed[0] if num_seeds == 1 else over_seeds(by_seed)
+    first = evaluations[0]
+    return Judgement(
+        subject.label, subject.images_seen, figures, first.protocol, first.protocol_name,
+        by_seed if num_seeds > 1 else (),
+    )  # fmt: skip
+
+
+def sampling_facts(subject: Subject, drawing: Drawing, num_seeds: int) -> dict[str, Any]:
+    """Return what of the drawing belongs to the protocol."""
+    return subject.sampling(drawing) | ({"seeds": _seeds(drawing, num_seeds)} if num_seeds > 1 else {})
+
+
+def _seeds(drawing: Drawing, num_seeds: int) -> list[int]:
+    return [drawing.seed + number for number in range(num_seeds)]
+
+
+def over_seeds(by_seed: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each figure under its name, and its standard deviation (divisor n - 1) under a name of its
+    own."""
+    found: dict[str, float] = {}
+    for name in by_seed[0]:
+        values = [figures[name] for figures in by_seed]
+        is_finite = all(map(math.isfinite, values))
+        found |= {name: fmean(values), f"{name}{SPREAD}": stdev(values) if is_finite else math.nan}
+    return found
+
+
+def _watched(generate: Generate, moved: Callable[[int], object]) -> Generate:
+    def watched(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
+        faults.reach("evaluate")
+        image_NCHW = generate(index_N)
+        moved(len(index_N))
+        return image_NCHW
+
+    return watched

@@ -1,0 +1,116 @@
+"""What somebody asks of an evaluation, and the settings that follow from it, from the run's recipe and from a protocol.
+
+An option wins over the protocol's value only where they agree (else it is refused), and over the recipe's always.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bigtrain.evaluation.protocols import NamedProtocol
+from bigtrain.evaluation.subjects import Choice, Drawing, Generator, Subject
+from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.recipe.errors import UsageError
+from bigtrain.recipe.registry import Registry
+from bigtrain.sampling.truncation import Truncation
+
+DEFAULT_METRICS = ("fid", "kid")
+DEFAULT_NUM_IMAGES = 50_000
+
+EXTRACTOR_OF = Registry("metric")
+for _metric, _extractor in {
+    "fid": "inception",
+    "kid": "inception",
+    "fd_classifier": "classifier",
+    "kd_classifier": "classifier",
+    "fd_random": "random",
+    "kd_random": "random",
+}.items():
+    EXTRACTOR_OF.add(_metric)(_extractor)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; None: not given."""
+
+    real: str | None = None
+    split: str | None = None
+    metrics: tuple[str, ...] | None = None
+    num_images: int | None = None
+    batch_images: int | None = None
+    truncation: Truncation | None = None
+    seed: int | None = None
+    num_seeds: int = 1
+    standing: tuple[int, int] | None = None
+    """Batches, and images of each."""
+    choice: Choice = field(default_factory=Choice)
+    cache: Path | None = None
+    protocol: NamedProtocol | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None:
+            given = {"metrics": self.metrics, "num": self.num_images, "truncation": _text(self.truncation)}
+            self.protocol.require({name: value for name, value in given.items() if value is not None})
+
+    def settings(self, subject: Subject) -> EvaluationSettings:
+        """Return the settings of an evaluation of `subject`.
+
+        Raises:
+            UsageError: an option is out of its range, or more images are asked for than there are.
+        """
+        recipe = subject.model.recipe.evaluate if isinstance(subject, Generator) else None
+        base: dict[str, Any] = {} if recipe is None else recipe.model_dump(mode="json")
+        found = {"every_images": 1, **base, **self._extractor(base), "num_images": self._num_images(subject, base)}
+        if self.batch_images is not None:
+            found["batch_images"] = self.batch_images
+        if self.seed is not None:
+            found["seed"] = self.seed
+        if self.standing is not None:
+            found["standing_batches"], found["standing_images"] = self.standing
+        try:
+            return EvaluationSettings.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}; correct that option"
+            ) from error
+
+    def drawing(self, settings: EvaluationSettings) -> Drawing:
+        """Return how images are drawn."""
+        return Drawing(
+            truncation=self.truncation or Truncation(),
+            seed=settings.seed,
+            standing_batches=settings.standing_batches,
+            standing_images=settings.standing_images,
+            batch_images=settings.batch_images,
+        )
+
+    def _extractor(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        metrics = self.metrics or (None if self.protocol is None else self.protocol.metrics)
+        if metrics is None and base:
+            return {}
+        kinds = {EXTRACTOR_OF.get(metric) for metric in metrics or DEFAULT_METRICS}
+        if len(kinds) > 1:
+            raise UsageError(
+                f"--metrics {','.join(metrics or ())} are figures of {' and '.join(sorted(kinds))} features; ask for "
+                "those of one kind at a time"
+            )
+        (kind,) = kinds
+        return {} if base.get("extractor", {}).get("kind") == kind else {"extractor": {"kind": kind}}
+
+    def _num_images(self, subject: Subject, base: Mapping[str, Any]) -> int:
+        fixed = None if self.protocol is None else self.protocol.num_images
+        there = subject.num_images
+        wanted = self.num_images or fixed or there or base.get("num_images", DEFAULT_NUM_IMAGES)
+        if there is not None and wanted > there:
+            raise UsageError(
+                f"{wanted} images are asked for, and {subject.label} holds {there}; add more, or leave --num out"
+            )
+        return int(wanted)
+
+
+def _text(truncation: Truncation | None) -> str | None:
+    return None if truncation is None else str(truncation)

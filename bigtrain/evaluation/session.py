@@ -1,0 +1,80 @@
+"""An evaluation from the question to its figures: opens what is judged and what it is judged against, on all ranks."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigtrain.engine.processes.launch import Launch
+from bigtrain.evaluation.judge import Judgement, judge
+from bigtrain.evaluation.options import Options
+from bigtrain.evaluation.reference import open_real
+from bigtrain.evaluation.subjects import Subject, open_subjects
+from bigtrain.metrics.evaluation import Evaluator, build_evaluator
+from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.recipe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Question:
+    """A subject and all that it takes to judge it."""
+
+    subject: Subject
+    settings: EvaluationSettings
+    evaluator: Evaluator
+
+
+class Session:
+    """Evaluations that share processes, options and, where they can, real statistics."""
+
+    def __init__(self, options: Options, launch: Launch) -> None:
+        self.options, self.launch = options, launch
+        self._evaluators: dict[tuple[str, str], Evaluator] = {}
+
+    def questions(self, what: str) -> Iterator[Question]:
+        """Yield what a path holds with what it takes to judge it; all ranks together.
+
+        Raises:
+            BigtrainError: of the kind that says what is wrong with the path, the real images, or the weights.
+        """
+        choice, launch = self.options.choice, self.launch
+        for subject in launch.ranks.together(lambda: list(open_subjects(what, choice, launch.device))):
+            settings = self.options.settings(subject)
+            yield Question(subject, settings, self._evaluator(subject, settings))
+
+    def judge(self, question: Question, moved: Callable[[int], object] = lambda num_images: None) -> Judgement:
+        """Return the figures of a question; all ranks together get the same."""
+        options = self.options
+        drawing = options.drawing(question.settings)
+        found = judge(question.subject, question.evaluator, drawing, options.num_seeds, moved)
+        if options.protocol is not None:
+            found.protocol["named"] = options.protocol.record()
+        return found
+
+    def _evaluator(self, subject: Subject, settings: EvaluationSettings) -> Evaluator:
+        """Return the evaluator of these settings and real images, the one from before where there was one."""
+        ranks = self.launch.ranks
+        real = open_real(self.options.real, self.options.split, subject, ranks)
+        key = (settings.model_dump_json(), real.content_hash)
+        if key not in self._evaluators:
+            cache = self.options.cache or default_cache(subject)
+            with _writable(cache):
+                self._evaluators[key] = build_evaluator(settings, real, cache, self.launch.device, ranks)
+        return self._evaluators[key]
+
+
+def default_cache(subject: Subject) -> Path:
+    """Return where trained extractors and real statistics are kept: beside a run where training keeps them, else in the
+    user's own cache."""
+    if subject.run_folder is not None:
+        return subject.run_folder.resolve().parent / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigtrain"
+
+
+@contextmanager
+def _writable(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise UsageError(f"the cache {cache} cannot be written ({error}); name another folder with --cache") from error
