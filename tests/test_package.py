@@ -66,6 +66,13 @@ def test_folders_that_ship_in_the_wheel_hold_something(folder):
     assert any(path.is_file() for path in (CHECKOUT / folder).iterdir())  # git keeps no empty folder
 
 
+def test_templates_of_reports_are_in_the_package_and_not_ignored():
+    there = {path.name for path in (CHECKOUT / "bigtrain" / "reports" / "templates").iterdir()}
+    assert {"report.html", "report.css", "report.js"} <= there
+    ignored = (CHECKOUT / ".gitignore").read_text(encoding="utf-8").split()  # the wheel leaves out what git ignores
+    assert not [line for line in ignored if line.endswith((".html", ".css", ".js")) or "templates" in line]
+
+
 @pytest.mark.parametrize(
     "script", sorted([*CHECKOUT.glob("tools/*.sh"), CHECKOUT / ".ci" / "run"]), ids=lambda p: p.name
 )

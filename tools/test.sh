@@ -16,6 +16,8 @@ if [[ ${1:-} == --full ]]; then
 fi
 # For tests/slurm/, which says why it skips where SLURM is missing; only root can install it.
 bash tools/local_slurm.sh install >/dev/null || true
+# For the reports in tests/reports/, alike.
+bash tools/install_chromium.sh || true
 # One thread a process: tests fork ranks, and numbers must not depend on how many cores there are.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 

@@ -123,3 +123,36 @@ def make_run(folder: Path, name: str = "toy", phase: float = 0.0, objective: str
     for images, distance in ((32000, 2.0 + phase), (64000, 0.75 + phase)):
         write_evaluation(folder, images, {"fd_classifier": distance, "kd_classifier": 0.1, "kd_classifier_std": 0.01})
     return folder
+
+
+def add_offline_parts(folder: Path) -> None:
+    """Add what is made of a trained run: a truncation curve, an audit with pictures, figures, a film."""
+    points = [
+        {
+            "threshold": step / 10,
+            "truncation": f"resample:{step / 10}",
+            "figures": {
+                "fid": 8 + (step - 9) ** 2 / 4,
+                "inception_score": 12 - step / 3,
+                "precision": 1 - step / 40,
+                "recall": step / 25,
+            },
+        }
+        for step in range(1, 21)
+    ]
+    curve = {"images_seen": 64000, "law": "resample", "points": points, "protocol": PROTOCOL}
+    write_json(folder / "curves" / "000000064000-fid-7.json", curve)
+    audit = {
+        "images_seen": 64000,
+        "protocol": PROTOCOL,
+        "nearest": {"num_images": 32, "mean_distance": 1.25},
+        "duplicates": {"share": 0.01},
+        "modes": {"covered": 10, "entropy": 2.29},
+        "leakage": {"accuracy": 0.99, "confusion": [[9, 1], [0, 10]]},
+        "discriminator": {"train": 0.9, "holdout": 0.5, "generated": -0.8},
+        "pictures": {"Nearest neighbours": "nearest.png", "Gone": "gone.png"},
+    }
+    write_json(folder / "audits" / "000000064000.json", audit)
+    write_picture(folder / "audits" / "nearest.png", seed=1)
+    write_picture(folder / "figures" / "class-sheet.png", seed=2)
+    (folder / "figures" / "way.mp4").write_bytes(b"film")

@@ -1,0 +1,60 @@
+"""What differs between runs, and between protocols."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "absent"
+NOT_OF_THE_SCIENCE = ("run_dir", "name")  # differ between any two runs
+SHOWN_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key with its value in each recipe or protocol."""
+
+    key: str
+    values: list[str]
+    differs: bool
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested mappings and lists by their dotted keys, as text; lists of values are leaves."""
+    if isinstance(tree, Mapping) and tree:
+        pairs = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, list) and tree and any(isinstance(value, Mapping | list) for value in tree):
+        pairs = [(str(number), value) for number, value in enumerate(tree)]
+    else:
+        return {prefix: _text(tree)}
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        found.update(flat(value, f"{prefix}.{key}" if prefix else key))
+    return found
+
+
+def rows(trees: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return all keys of some recipes or protocols, in the order in which they come."""
+    tables = [flat(tree) if tree else {} for tree in trees]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    return [
+        Row(key, values, differs=len(set(values)) > 1 and key not in NOT_OF_THE_SCIENCE)
+        for key in keys
+        for values in [[table.get(key, ABSENT) for table in tables]]
+    ]
+
+
+def differing(trees: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return the keys that differ; versions of packages among them."""
+    return [row for row in rows(trees) if row.differs]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"[:SHOWN_LENGTH]
+    if isinstance(value, int) and abs(value) >= 10_000:
+        return f"{value:,}"
+    return str(value)[:SHOWN_LENGTH]
