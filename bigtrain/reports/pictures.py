@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-RUNGS = ((1600, 90), (1280, 85), (1024, 80), (800, 72), (640, 65), (512, 55), (400, 45), (320, 35), (240, 25), (200, 15))
+RUNGS = ((1600, 90), (1280, 85), (1024, 80), (800, 72), (640, 65), (512, 55), (400, 45), (320, 35), (240, 25), (200, 9))
 """Longest side in pixels and quality of WebP, from the best down."""
 TRIALS = 5  # pictures whose sizes at a rung stand for all
 MARGIN = 1.1  # of the budget, for pictures that are larger than those tried
