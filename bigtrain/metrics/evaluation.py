@@ -1,14 +1,13 @@
-"""One evaluation: generated images against the real ones, in the features of one extractor, over all ranks.
+"""One evaluation: generated images against the real ones, by any number of metrics, over all ranks.
 
-Every rank generates and extracts whole batches of one shape, image i from its number alone; moments are summed in
-float64 and reduced once. Beside the main figure stand two of one smaller size against one smaller reference, to be held
-against each other: `..._same_size` for generated images and `..._real_against_real` for real ones (see `real`).
+Every rank generates and extracts whole batches of one shape, image i from its number alone. All extractors see an image
+in the same pass; what metrics need of it is kept in constant memory, and reduced over ranks once at the end.
 
-Axes: N images, C channels, H height, W width, D features.
+Axes: N images, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigtrain.metrics.cache import key_of
+from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, write_cached
+from bigtrain.metrics.collect import Collected, Keep, Segment, SetCollector
 from bigtrain.metrics.exchange import ONE_PROCESS, Ranks
 from bigtrain.metrics.features import Extractor, RealImages
-from bigtrain.metrics.frechet import frechet_distance
-from bigtrain.metrics.kernel import kernel_distance
-from bigtrain.metrics.real import (
-    FeatureCollector,
-    FeatureSet,
-    RealStatistics,
-    own_batches,
-    real_statistics,
-    sample_size,
-)
+from bigtrain.metrics.measures import MEASURES, Figures, Measure, Subject
+from bigtrain.metrics.names import Metric
+from bigtrain.metrics.real import own_batches, real_statistics, sample_size
 from bigtrain.metrics.settings import EvaluationSettings
 
 Generate = Callable[[Tensor], Tensor]
@@ -40,7 +33,7 @@ class Evaluation:
     """The figures of one evaluation and the protocol under which they were taken."""
 
     figures: dict[str, float]
-    """Named after the extractor: `fd_classifier`, `kd_classifier`, `fd_classifier_real_against_real`, ..."""
+    """The main one first: `fd_classifier`, `fd_classifier_same_size`, `fd_classifier_real_against_real`, ..."""
     protocol: dict[str, Any]
     """Everything that figures must share to be comparable, as JSON values; and the versions at work."""
     protocol_name: str
@@ -48,16 +41,32 @@ class Evaluation:
 
 
 class Evaluator:
-    """An extractor and the real statistics in its features, ready to judge generators."""
+    """Extractors and the real statistics in their features, ready to judge generators."""
 
     def __init__(
-        self, settings: EvaluationSettings, real: RealImages, extractor: Extractor, cache: Path, ranks: Ranks
+        self,
+        settings: EvaluationSettings,
+        real: RealImages,
+        extractors: Mapping[str, Extractor],
+        cache: Path,
+        ranks: Ranks,
     ) -> None:
-        """Compute or load the real statistics; all ranks together."""
-        self.settings, self.extractor, self.ranks = settings, extractor, ranks
+        """Compute or load the real statistics; all ranks together.
+
+        Args:
+            settings: what and how much to compare.
+            real: what generated images are compared with.
+            extractors: by the name that `settings.measured` has for them.
+            cache: folder for real statistics.
+            ranks: the processes.
+        """
+        self.settings, self.extractors, self.ranks = settings, extractors, ranks
         self.num_real, self.content_hash = real.num_images, real.content_hash
         self.num_same_size = sample_size(settings, real.num_images)
-        self.statistics = real_statistics(real, extractor, settings, cache, ranks)
+        self._keep = {name: self._kept_of(name) for name in extractors}
+        wanted = {name: (extractor, replace(self._keep[name], score=None)) for name, extractor in extractors.items()}
+        self.statistics = real_statistics(real, wanted, settings, cache, ranks)
+        self._own = ranks.together(lambda: self._real_against_real(cache) if ranks.rank == 0 else {})
 
     def evaluate(self, generate: Generate, sampling: Mapping[str, Any] | None = None) -> Evaluation:
         """Generate `num_images` images and compare them with the real ones; all ranks together get the same figures.
@@ -69,62 +78,104 @@ class Evaluator:
         Raises:
             DivergenceError: as `generate` does.
         """
-        same, more = self._generated(generate)
-        figures = self.ranks.together(lambda: self._figures(same, more))
+        generated = self._generated(generate)
+        figures = self.ranks.together(lambda: self._figures(generated))
+        figures = self.ranks.broadcast_object(figures)
         protocol = self.protocol(sampling or {})
         name = self.protocol_name(protocol)
         versions = {package: version(package) for package in ("torch", "torch-fidelity", "numpy")}
-        return Evaluation(self.ranks.broadcast_object(figures), {**protocol, "versions": versions}, name)
+        return Evaluation(figures, {**protocol, "versions": versions}, name)
 
-    def _generated(self, generate: Generate) -> tuple[FeatureSet, FeatureSet]:
-        """Return the first `num_same_size` generated images and all further ones."""
-        size, num_same = self.settings.batch_images, self.num_same_size
-        max_kept = self.settings.kernel.max_images
-        same = FeatureCollector(self.extractor, max_kept)
-        more = FeatureCollector(self.extractor, max_kept - num_same)
+    def _kept_of(self, name: str) -> Keep:
+        """Return what all metrics together want kept of an extractor's features."""
+        keep = Keep()
+        for metric in self.settings.measured:
+            if metric.extractor == name:
+                keep |= _measure(metric).keep(self.settings)
+        # Features cost little where they are extracted anyway: so most metrics share one file of real statistics.
+        most = max(self.settings.kernel.max_images, self.settings.prdc.max_images)
+        return replace(keep, features=most) if keep.features or keep.moments else keep
+
+    def _real_against_real(self, cache: Path) -> dict[Metric, Figures]:
+        return {metric: self._cached_figures(metric, cache) for metric in self.settings.measured}
+
+    def _cached_figures(self, metric: Metric, cache: Path) -> Figures:
+        """Return the figures of a metric that are about real images alone."""
+        extractor, settings = self.extractors[metric.extractor], self.settings
+        facts = {
+            "measure": metric.measure,
+            "figures": [extractor.figure_prefix, extractor.kernel_prefix],
+            "real": self._real_facts(extractor),
+            "settings": settings.model_dump(mode="json", include={"seed", "kernel", "prdc", "batch_images"}),
+            "num_same_size": self.num_same_size,
+        }
+        path = cache / "real-against-real" / f"{key_of(facts)}.safetensors"
+        data = read_cached(path)
+        if data is None:
+            real = self.statistics[metric.extractor]
+            assert real is not None
+            data = to_bytes({}, {**facts, "found": _measure(metric).real_against_real(real, extractor, settings)})
+            write_cached(path, data)
+        found: Figures = from_bytes(data)[1]["found"]
+        return found
+
+    def _generated(self, generate: Generate) -> dict[str, Collected]:
+        """Return what is kept of the generated images, in the features of every extractor."""
+        size, num_images = self.settings.batch_images, self.settings.num_images
+        collectors = {name: self._collector(name) for name in self.extractors}
+        device = next(iter(self.extractors.values())).device
 
         def extract() -> None:
-            for index_N in own_batches(self.settings.num_images, size, self.ranks):
+            for index_N in own_batches(num_images, size, self.ranks):
                 first = int(index_N[0])
-                whole_N = torch.arange(first, first + size, device=self.extractor.device)
-                feature_ND = self.extractor(generate(whole_N))[: len(index_N)]
-                num_first = max(0, min(num_same - first, len(index_N)))
-                same.add(index_N[:num_first], feature_ND[:num_first])
-                more.add(index_N[num_first:] - num_same, feature_ND[num_first:])
+                image_NCHW = generate(torch.arange(first, first + size, device=device))
+                for name, extractor in self.extractors.items():
+                    collectors[name].add(index_N, extractor.layers(image_NCHW)[: len(index_N)])
 
         self.ranks.together(extract)
-        return same.collect(self.ranks), more.collect(self.ranks)
+        return {name: collector.collect(self.ranks) for name, collector in collectors.items()}
 
-    def _figures(self, same: FeatureSet, more: FeatureSet) -> dict[str, float]:
+    def _collector(self, name: str) -> SetCollector:
+        keep = self._keep[name]
+        ends = sorted({self.num_same_size, self.settings.num_images, *keep.cuts})
+        starts = [0, *ends[:-1]]
+        segments = [Segment(end, max(0, keep.features - start)) for start, end in zip(starts, ends, strict=True)]
+        return SetCollector(self.extractors[name], keep, segments)
+
+    def _figures(self, generated: dict[str, Collected]) -> Figures:
         """Return the figures on rank 0, which holds the real statistics, and none elsewhere."""
-        if self.statistics is None:
-            return {}
-        real: RealStatistics = self.statistics
-        frechet, kernel = self.extractor.figure_prefix, self.extractor.kernel_prefix
-        whole = real.whole
-        distance = kernel_distance(
-            torch.cat([same.feature_ND, more.feature_ND]), whole.feature_ND, self.settings.kernel
-        )
+        figures: Figures = {}
+        for metric in self.settings.measured:
+            name, real = metric.extractor, self.statistics[metric.extractor]
+            if real is not None:
+                subject = Subject(generated[name], real, self.extractors[name], self.settings)
+                figures |= _measure(metric).figures(subject, self._own[metric])
+        return figures
+
+    def _real_facts(self, extractor: Extractor) -> dict[str, Any]:
         return {
-            frechet: frechet_distance(same.moments.merge(more.moments), whole.moments),
-            f"{frechet}_same_size": frechet_distance(same.moments, real.rest.moments),
-            f"{frechet}_real_against_real": real.frechet,
-            kernel: distance.mean,
-            f"{kernel}_std": distance.std,
-            f"{kernel}_real_against_real": real.kernel.mean,
+            "content": self.content_hash,
+            "num_real": self.num_real,
+            "extractor": extractor.name,
+            "extractor_sha256": extractor.fingerprint,
         }
 
     def protocol_name(self, protocol: Mapping[str, Any]) -> str:
         """Return the short name of what `protocol` returned."""
-        return f"{self.extractor.figure_prefix}-{self.settings.num_images}-{key_of(protocol)[:8]}"
+        return f"{self.main_figure}-{self.settings.num_images}-{key_of(protocol)[:8]}"
+
+    @property
+    def main_figure(self) -> str:
+        """The name of the first figure."""
+        main = self.settings.measured[0]
+        return _measure(main).main_figure(self.extractors[main.extractor])
 
     def protocol(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
         """Return what figures with these facts of sampling must share to be comparable, without versions."""
         settings = self.settings
-        return {
-            "extractor": self.extractor.name,
-            "extractor_sha256": self.extractor.fingerprint,
-            "extractor_facts": dict(self.extractor.facts),
+        main, *others = self.extractors.values()
+        protocol: dict[str, Any] = {
+            **_described(main),
             "real_content": self.content_hash,
             "num_generated": settings.num_images,
             "num_real": self.num_real,
@@ -138,6 +189,24 @@ class Evaluator:
             "precision": "float32 features, float64 moments, covariance divisor N - 1",
             "sampling": dict(sampling),
         }
+        if settings.metrics:
+            protocol["metrics"] = list(settings.metrics)
+            protocol["further_extractors"] = [_described(extractor) for extractor in others]
+            protocol |= settings.model_dump(mode="json", include={"score", "prdc"})
+        return protocol
+
+
+def _measure(metric: Metric) -> Measure:
+    measure: Measure = MEASURES.get(metric.measure)()
+    return measure
+
+
+def _described(extractor: Extractor) -> dict[str, Any]:
+    return {
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.fingerprint,
+        "extractor_facts": dict(extractor.facts),
+    }
 
 
 def build_evaluator(
@@ -157,5 +226,5 @@ def build_evaluator(
         RecipeError: the extractor cannot read such images.
         DataError: there are too few real images, or one cannot be read.
     """
-    extractor = settings.extractor.build(real, cache, device, ranks)
-    return Evaluator(settings, real, extractor, cache, ranks)
+    extractors = {name: each.build(real, cache, device, ranks) for name, each in settings.extractor_settings.items()}
+    return Evaluator(settings, real, extractors, cache, ranks)

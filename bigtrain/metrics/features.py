@@ -3,7 +3,7 @@
 The table EXTRACTORS holds one settings class for each; its `build` makes the extractor. Features of one extractor have
 nothing to do with those of another, so every figure is named after its extractor: `fid` is Inception's alone.
 
-Axes: N images, C channels, H height, W width, D features.
+Axes: N images, C channels, H height, W width, D features, K classes of the extractor.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,11 +52,28 @@ class ExtractorSettings(Protocol):
 
 
 @dataclass(frozen=True)
+class Layers:
+    """What an extractor says of some images, in one pass."""
+
+    feature_ND: Tensor
+    """float32."""
+    logit_NK: Tensor | None = None
+    """float32; None: the extractor tells no classes apart."""
+
+    def __len__(self) -> int:
+        return len(self.feature_ND)
+
+    def __getitem__(self, some: slice | Tensor) -> "Layers":
+        """Return those of some of the images."""
+        return Layers(self.feature_ND[some], None if self.logit_NK is None else self.logit_NK[some])
+
+
+@dataclass(frozen=True)
 class Extractor:
     """A frozen network that maps pixels to features."""
 
     network: nn.Module
-    """uint8 [N, C, H, W] -> float32 [N, D]."""
+    """uint8 [N, C, H, W] -> float32 features [N, D], or a pair of these and logits [N, K]."""
     name: str
     """Recorded with every figure; extractors that torch-fidelity knows have the name that its registry has."""
     figure_prefix: str
@@ -70,32 +87,51 @@ class Extractor:
     facts: Mapping[str, Any]
     """What else a reader of the figures should know, as JSON values."""
     device: torch.device
+    num_logits: int = 0
+    """K; 0 where the network returns features alone."""
+    score_prefix: str = ""
+    """Name of the score of these logits: `inception_score`, `is_classifier`; empty where there are none."""
 
-    @torch.no_grad()
     def __call__(self, image_NCHW: Tensor) -> Tensor:
         """Return features, float32 [N, D], on the extractor's device.
 
         Args:
             image_NCHW: uint8, any device.
         """
+        return self.layers(image_NCHW).feature_ND
+
+    @torch.no_grad()
+    def layers(self, image_NCHW: Tensor) -> Layers:
+        """Return features and, where the network has them, logits, on the extractor's device.
+
+        Args:
+            image_NCHW: uint8, any device.
+        """
         assert image_NCHW.dtype == torch.uint8, f"extractors read uint8 pixels, got {image_NCHW.dtype}"
         with full_float32(self.device):
-            feature_ND: Tensor = self.network(image_NCHW.to(self.device))
+            answer = self.network(image_NCHW.to(self.device))
+        feature_ND, logit_NK = answer if self.num_logits else (answer, None)
         assert feature_ND.shape == (len(image_NCHW), self.dims), f"{self.name}: {tuple(feature_ND.shape)}"
-        return feature_ND.float()
+        return Layers(feature_ND.float(), None if logit_NK is None else logit_NK.float())
 
     def padded(self, image_NCHW: Tensor, batch_images: int) -> Tensor:
-        """Return features of any number of images, run in batches of exactly `batch_images`.
+        """Return features of any number of images, run in batches of exactly `batch_images`."""
+        return self.padded_layers(image_NCHW, batch_images).feature_ND
+
+    def padded_layers(self, image_NCHW: Tensor, batch_images: int) -> Layers:
+        """Return the layers of any number of images, run in batches of exactly `batch_images`.
 
         The last batch is filled up with its last image: float32 kernels are chosen by shape, so one shape gives one
         answer however the images were dealt.
         """
-        return torch.cat([self._padded_batch(part, batch_images) for part in torch.split(image_NCHW, batch_images)])
+        parts = [self._padded_batch(part, batch_images) for part in torch.split(image_NCHW, batch_images)]
+        logits = [part.logit_NK for part in parts if part.logit_NK is not None]
+        return Layers(torch.cat([part.feature_ND for part in parts]), torch.cat(logits) if logits else None)
 
-    def _padded_batch(self, image_NCHW: Tensor, batch_images: int) -> Tensor:
+    def _padded_batch(self, image_NCHW: Tensor, batch_images: int) -> Layers:
         missing = batch_images - len(image_NCHW)
         filled_NCHW = torch.cat([image_NCHW, image_NCHW[-1:].expand(missing, -1, -1, -1)]) if missing else image_NCHW
-        return self(filled_NCHW)[: len(image_NCHW)]
+        return self.layers(filled_NCHW)[: len(image_NCHW)]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Axes: N images, D features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,11 +37,18 @@ class Moments:
         """Return the moments of both sets of features together."""
         return Moments(self.num + other.num, self.sum_D + other.sum_D, self.outer_DD + other.outer_DD)
 
+    @staticmethod
+    def reduce_all(some: Sequence["Moments"], sum_over_ranks: Callable[[Tensor], Tensor]) -> "list[Moments]":
+        """Return the moments of all ranks' features for several sets of equal dims, with one call."""
+        dims = some[0].sum_D.numel()
+        packed = torch.cat([part for m in some for part in (m.num[None], m.sum_D, m.outer_DD.flatten())])
+        sizes = [1, dims, dims * dims]
+        rows = (torch.split(row, sizes) for row in torch.split(sum_over_ranks(packed), sum(sizes)))
+        return [Moments(num[0], sum_D, outer.view(dims, dims)) for num, sum_D, outer in rows]
+
     def reduce(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> "Moments":
-        """Return the moments of all ranks' features: one call with one float64 tensor [1 + D + D * D]."""
-        packed = sum_over_ranks(torch.cat([self.num[None], self.sum_D, self.outer_DD.flatten()]))
-        num, sum_D, outer = torch.split(packed, [1, self.sum_D.numel(), self.outer_DD.numel()])
-        return Moments(num[0], sum_D, outer.view_as(self.outer_DD))
+        """Return the moments of all ranks' features: one call with one float64 tensor."""
+        return self.reduce_all([self], sum_over_ranks)[0]
 
     def to(self, device: torch.device | str) -> "Moments":
         """Return the same moments on another device."""

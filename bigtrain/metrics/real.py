@@ -7,8 +7,8 @@ main figure. Sample against rest is real against real: what n images of a perfec
 Axes: N images, D features.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +17,40 @@ from torch import Tensor
 
 from bigtrain.draws import seed_of
 from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, write_cached
+from bigtrain.metrics.collect import Collected, FeatureSet, Keep, Segment, SetCollector
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import Extractor, RealImages
-from bigtrain.metrics.frechet import frechet_distance
-from bigtrain.metrics.kernel import KernelDistance, kernel_distance
 from bigtrain.metrics.moments import Moments
 from bigtrain.metrics.settings import FEWEST_IMAGES, EvaluationSettings
 from bigtrain.recipe.errors import DataError
 
-VERSION = 1  # raise when the content of a cached file changes its meaning
-
-
-@dataclass(frozen=True)
-class FeatureSet:
-    """Moments of a set of features, and the features of its first images for the kernel distance."""
-
-    moments: Moments
-    feature_ND: Tensor
-    """float32, on the CPU."""
+VERSION = 2  # raise when the content of a cached file changes its meaning
+PARTS = ("sample", "rest")
 
 
 @dataclass(frozen=True)
 class RealStatistics:
-    """The two parts of the real images and the distances between them."""
+    """The two parts of the real images, in the features of one extractor; on rank 0."""
 
     sample: FeatureSet
     rest: FeatureSet
-    frechet: float
-    """Frechet distance of sample and rest."""
-    kernel: KernelDistance
-    """Kernel distance of sample and rest."""
+    num_sample: int
+    num_real: int
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What measures have computed of the real images and will want again."""
 
     @property
     def whole(self) -> FeatureSet:
         """All real images together."""
-        return FeatureSet(
-            self.sample.moments.merge(self.rest.moments), torch.cat([self.sample.feature_ND, self.rest.feature_ND])
-        )
+        return self.sample.merge(self.rest)
 
+    def of_each_part(self, num_images: int) -> Tensor:
+        """Return the features of so many images of the sample, and of as many of the rest."""
+        return torch.cat([part.feature_ND[:num_images] for part in (self.sample, self.rest)])
 
-class FeatureCollector:
-    """Moments and first features of one set of images, on one rank."""
-
-    def __init__(self, extractor: Extractor, max_kept: int) -> None:
-        self.moments = Moments.zeros(extractor.dims, extractor.device)
-        self.max_kept = max_kept
-        self._kept: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, place_N: Tensor, feature_ND: Tensor) -> None:
-        """Add features of the images that stand at `place_N` in their set."""
-        self.moments.update(feature_ND)
-        is_kept_N = place_N < self.max_kept
-        self._kept.append((place_N[is_kept_N], feature_ND[is_kept_N.to(feature_ND.device)].cpu()))
-
-    def collect(self, ranks: Ranks) -> FeatureSet:
-        """Return the set over all ranks, features in the order of places, whoever computed them; on the CPU."""
-        moments = self.moments.reduce(ranks.sum_tensor).to("cpu")
-        dims = self.moments.sum_D.numel()
-        place_N = torch.cat([torch.empty(0, dtype=torch.int64), *(place for place, _ in self._kept)])
-        feature_ND = torch.cat([torch.empty(0, dims), *(feature for _, feature in self._kept)])
-        gathered = ranks.gather_objects((place_N, feature_ND))
-        order = torch.cat([place for place, _ in gathered]).argsort()
-        return FeatureSet(moments, torch.cat([feature for _, feature in gathered])[order])
+    def first(self, num_images: int) -> Tensor:
+        """Return the features of so many images, picked at random: those of the sample and then those of the rest."""
+        return self.of_each_part(num_images)[:num_images]
 
 
 def sample_size(settings: EvaluationSettings, num_real: int) -> int:
@@ -93,9 +65,22 @@ def own_batches(num_images: int, batch_images: int, ranks: Ranks) -> Iterator[Te
 
 
 def real_statistics(
-    real: RealImages, extractor: Extractor, settings: EvaluationSettings, cache: Path, ranks: Ranks
-) -> RealStatistics | None:
-    """Return the statistics on rank 0 and None on the others; from `cache` where it has them, else computed and kept.
+    real: RealImages,
+    extractors: Mapping[str, tuple[Extractor, Keep]],
+    settings: EvaluationSettings,
+    cache: Path,
+    ranks: Ranks,
+) -> dict[str, RealStatistics | None]:
+    """Return the statistics in the features of every extractor on rank 0, and None in their place on the others.
+
+    They are taken from `cache` where it has them; all others are computed in one pass over the images, and kept.
+
+    Args:
+        real: the images.
+        extractors: by name, each with what is to be kept of its features.
+        settings: of the evaluation.
+        cache: several runs may share it.
+        ranks: all call this together.
 
     Raises:
         DataError: there are too few real images, or one cannot be read.
@@ -105,16 +90,25 @@ def real_statistics(
             f"evaluate: the shards have {real.num_images} images for training and an evaluation needs {FEWEST_IMAGES}; "
             "write more, or leave the key `evaluate` out"
         )
-    facts = _facts(real, extractor, settings)
-    path = cache / "real-statistics" / f"{key_of(facts)}.safetensors"
-    data = read_cached(path) if ranks.rank == 0 else None
-    if not ranks.broadcast_object(data is not None):
-        sample, rest = _two_parts(real, extractor, settings, ranks)
-        data = ranks.together(lambda: _store(path, sample, rest, settings, facts) if ranks.rank == 0 else None)
-    return None if data is None else _restore(data)
+    facts = {name: _facts(real, *wanted, settings) for name, wanted in extractors.items()}
+    paths = {name: cache / "real-statistics" / f"{key_of(facts[name])}.safetensors" for name in extractors}
+    found = {name: read_cached(path) for name, path in paths.items()} if ranks.rank == 0 else {}
+    missing = ranks.broadcast_object([name for name in extractors if found.get(name) is None])
+    if missing:
+        collected = _extract(real, {name: extractors[name] for name in missing}, settings, ranks)
+
+        def store() -> None:
+            if ranks.rank == 0:
+                for name, one in collected.items():
+                    data = found[name] = _to_bytes(one, facts[name])
+                    write_cached(paths[name], data)
+
+        ranks.together(store)
+    num_sample = sample_size(settings, real.num_images)
+    return {name: None if ranks.rank else _restore(found[name], num_sample, real.num_images) for name in extractors}
 
 
-def _facts(real: RealImages, extractor: Extractor, settings: EvaluationSettings) -> dict[str, Any]:
+def _facts(real: RealImages, extractor: Extractor, keep: Keep, settings: EvaluationSettings) -> dict[str, Any]:
     return {
         "version": VERSION,
         "content": real.content_hash,
@@ -124,58 +118,52 @@ def _facts(real: RealImages, extractor: Extractor, settings: EvaluationSettings)
         "num_sample": sample_size(settings, real.num_images),
         "seed": settings.seed,
         "batch_images": settings.batch_images,
-        "kernel": settings.kernel.model_dump(mode="json"),
+        "moments": keep.moments,
+        "features": keep.features,
     }
 
 
-def _two_parts(
-    real: RealImages, extractor: Extractor, settings: EvaluationSettings, ranks: Ranks
-) -> tuple[FeatureSet, FeatureSet]:
+def _extract(
+    real: RealImages, extractors: Mapping[str, tuple[Extractor, Keep]], settings: EvaluationSettings, ranks: Ranks
+) -> dict[str, Collected]:
     """Extract all real images, in the order of the shards, into the sample and the rest."""
     num_sample = sample_size(settings, real.num_images)
     generator = torch.Generator().manual_seed(seed_of(settings.seed, "real sample"))
     place_of = torch.randperm(real.num_images, generator=generator)
-    sample, rest = (FeatureCollector(extractor, settings.kernel.max_images) for _ in range(2))
+    collectors = {
+        name: SetCollector(
+            extractor, keep, [Segment(num_sample, keep.features), Segment(real.num_images, keep.features)]
+        )
+        for name, (extractor, keep) in extractors.items()
+    }
 
     def extract() -> None:
         for number_N in own_batches(real.num_images, settings.batch_images, ranks):
-            feature_ND = extractor.padded(real.load(number_N.tolist())[0], settings.batch_images)
-            place_N = place_of[number_N]
-            in_sample_N = place_N < num_sample
-            on_device_N = in_sample_N.to(feature_ND.device)
-            sample.add(place_N[in_sample_N], feature_ND[on_device_N])
-            rest.add(place_N[~in_sample_N] - num_sample, feature_ND[~on_device_N])
+            image_NCHW, _ = real.load(number_N.tolist())
+            for name, (extractor, _) in extractors.items():
+                collectors[name].add(place_of[number_N], extractor.padded_layers(image_NCHW, settings.batch_images))
 
     ranks.together(extract)
-    return sample.collect(ranks), rest.collect(ranks)
+    return {name: collector.collect(ranks) for name, collector in collectors.items()}
 
 
-def _store(
-    path: Path, sample: FeatureSet, rest: FeatureSet, settings: EvaluationSettings, facts: dict[str, Any]
-) -> bytes:
-    kernel = kernel_distance(sample.feature_ND, rest.feature_ND, settings.kernel)
-    distances = {
-        "frechet": frechet_distance(sample.moments, rest.moments),
-        "kernel": [kernel.mean, kernel.std, kernel.subset_size],
-    }
+def _to_bytes(collected: Collected, facts: dict[str, Any]) -> bytes:
     tensors: dict[str, Tensor] = {}
-    for name, part in (("sample", sample), ("rest", rest)):
+    for name, part in zip(PARTS, collected.segments, strict=True):
         moments = part.moments
         tensors |= {f"{name}.num": moments.num, f"{name}.sum": moments.sum_D, f"{name}.outer": moments.outer_DD}
         tensors[f"{name}.features"] = part.feature_ND
-    data = to_bytes(tensors, {**facts, "distances": distances})
-    write_cached(path, data)
-    return data
+    return to_bytes(tensors, facts)
 
 
-def _restore(data: bytes) -> RealStatistics:
-    tensors, facts = from_bytes(data)
-    parts = {
-        name: FeatureSet(
+def _restore(data: bytes | None, num_sample: int, num_real: int) -> RealStatistics:
+    assert data is not None
+    tensors, _ = from_bytes(data)
+    sample, rest = (
+        FeatureSet(
             Moments(tensors[f"{name}.num"], tensors[f"{name}.sum"], tensors[f"{name}.outer"]),
             tensors[f"{name}.features"],
         )
-        for name in ("sample", "rest")
-    }
-    distances = facts["distances"]
-    return RealStatistics(**parts, frechet=distances["frechet"], kernel=KernelDistance(*distances["kernel"]))
+        for name in PARTS
+    )
+    return RealStatistics(sample, rest, num_sample=num_sample, num_real=num_real)

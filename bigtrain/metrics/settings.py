@@ -1,17 +1,36 @@
-"""Settings of the periodic evaluation; importing this file fills the table of extractors."""
+"""Settings of an evaluation."""
 
-from pydantic import Field
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from bigtrain.metrics.extractors.classifier import ClassifierSettings
-from bigtrain.metrics.extractors.inception import InceptionSettings
-from bigtrain.metrics.extractors.random_features import RandomSettings
 from bigtrain.metrics.features import EXTRACTORS
 from bigtrain.metrics.kernel import KernelSettings
+from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, Metric, metric_name
+from bigtrain.metrics.prdc import PrdcSettings
+from bigtrain.metrics.score import ScoreSettings
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Settings
 
-__all__ = ["ClassifierSettings", "EvaluationSettings", "InceptionSettings", "RandomSettings"]
-
 FEWEST_IMAGES = 4  # a covariance needs 2, and the real images are judged as two parts
+
+
+def _known(name: str) -> str:
+    """Return the name of a metric.
+
+    Raises:
+        ValueError: there is none of this name; the sentence names the nearest one.
+    """
+    try:
+        METRICS.get(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": METRICS.names()})]
 
 
 class EvaluationSettings(Settings):
@@ -21,6 +40,11 @@ class EvaluationSettings(Settings):
     """Images seen between two evaluations."""
     extractor: EXTRACTORS.union() = ClassifierSettings()  # type: ignore[valid-type]
     """In whose features images are compared."""
+    metrics: tuple[MetricName, ...] = ()
+    """What is measured, such as [fid, kid, is, prdc_inception], the main figure first; empty: the Frechet and the
+    kernel distance in the features of `extractor`."""
+    extractors: tuple[EXTRACTORS.union(), ...] = ()  # type: ignore[valid-type]
+    """Settings of further extractors that `metrics` read; those that are not named here have their defaults."""
     num_images: PositiveCount = Field(default=50_000, ge=FEWEST_IMAGES)
     """Generated images; all real ones of the training part are compared with them."""
     batch_images: PositiveCount = 64
@@ -31,5 +55,41 @@ class EvaluationSettings(Settings):
     """Images of each of these batches."""
     kernel: KernelSettings = KernelSettings()
     """Subsets of the kernel distance."""
+    score: ScoreSettings = ScoreSettings()
+    """Splits of the inception score."""
+    prdc: PrdcSettings = PrdcSettings()
+    """Neighbourhoods of precision, recall, density and coverage."""
     seed: int = 0
     """Seed of the generated images and of the division of the real ones in two parts."""
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The metrics, the main one first."""
+        kind: str = self.extractor.kind
+        names = self.metrics or (metric_name(FRECHET, kind), metric_name(KERNEL, kind))
+        return tuple(METRICS.get(name) for name in names)
+
+    @property
+    def extractor_settings(self) -> dict[str, Any]:
+        """Settings of the extractors that are read, by kind, in the order of the metrics."""
+        given = {each.kind: each for each in (*self.extractors, self.extractor)}
+        kinds = dict.fromkeys(metric.extractor for metric in self.measured)
+        return {kind: given.get(kind) or EXTRACTORS.get(kind)() for kind in kinds}
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluationSettings":
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if len(set(self.metrics)) < len(self.metrics):
+            yield f"metrics: {list(self.metrics)} names one twice; leave it out"
+        kinds = [each.kind for each in (self.extractor, *self.extractors)]
+        for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            yield f"extractors: {kind} has settings twice; leave one of them out"
+        if sum(metric.measure == PRDC for metric in self.measured) > 1:
+            yield (
+                f"metrics: {list(self.metrics)} measures precision and recall in the features of two extractors, and "
+                "their figures have one name; choose one"
+            )

@@ -14,6 +14,7 @@ from bigtrain.data.settings import DataSettings
 from bigtrain.engine.ema import AverageSettings
 from bigtrain.engine.optimizers import OPTIMIZERS
 from bigtrain.games.base import GAMES, DataFacts
+from bigtrain.metrics.names import FRECHET
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.networks.layers.minibatch_std import has_minibatch_std
 from bigtrain.networks.layers.statistics import has_batchnorm
@@ -191,6 +192,11 @@ class Recipe(Settings):
             )
         if len({each.name for each in self.ema}) != len(self.ema):
             yield "ema: two averages have the same halflife_images; give each its own or drop one"
+        if self.evaluate is not None and self.evaluate.measured[0].measure != FRECHET:
+            yield (
+                f"evaluate.metrics: begins with {self.evaluate.metrics[0]}, but checkpoints are judged by the first "
+                "figure, the smaller the better; begin with a Frechet distance such as fid"
+            )
 
     def _game_problems(self) -> Iterator[str]:
         """Build the networks without memory or weights, and say what does not fit."""

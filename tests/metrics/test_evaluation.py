@@ -40,6 +40,7 @@ class MeanAndSpread(nn.Module):
 TOY = Extractor(
     MeanAndSpread(), "toy", "fd_toy", "kd_toy", dims=3, fingerprint="0", facts={"made": "by hand"}, device=CPU
 )
+TOYS = {"classifier": TOY}  # in the place of the default extractor
 
 
 def images(index_N: Tensor, seed: int = 0, darker: float = 1.0) -> Tensor:
@@ -68,7 +69,7 @@ def settings(**changes: Any) -> EvaluationSettings:
 
 
 def evaluator(cache: Path, **changes: Any) -> Evaluator:
-    return Evaluator(settings(**changes), real(), TOY, cache, ONE_PROCESS)
+    return Evaluator(settings(**changes), real(), TOYS, cache, ONE_PROCESS)
 
 
 def replay(index_N: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def test_real_sample_as_generator_gets_exactly_the_real_against_real_figure(tmp_
 
 
 def test_real_parts_share_no_image_and_miss_none(tmp_path: Path):
-    statistics = evaluator(tmp_path, num_images=20).statistics
+    statistics = evaluator(tmp_path, num_images=20).statistics["classifier"]
     assert statistics is not None
     assert (statistics.sample.moments.count, statistics.rest.moments.count) == (20, 30)
     rows = torch.cat([statistics.sample.feature_ND, statistics.rest.feature_ND]).tolist()
@@ -146,22 +147,22 @@ def test_real_statistics_are_kept_by_content_and_protocol(tmp_path: Path):
 
     first = evaluator(tmp_path)
     silent = real(unreadable)
-    again = Evaluator(settings(), silent, TOY, tmp_path, ONE_PROCESS)
+    again = Evaluator(settings(), silent, TOYS, tmp_path, ONE_PROCESS)
     assert again.evaluate(images) == first.evaluate(images)
     changed = [
         (settings(seed=1), silent, TOY),
         (settings(num_images=20), silent, TOY),
-        (settings(kernel=KernelSettings(seed=3)), silent, TOY),
+        (settings(kernel=KernelSettings(max_images=20_000)), silent, TOY),
         (settings(), replace(silent, content_hash="other"), TOY),
         (settings(), silent, replace(TOY, fingerprint="1")),
     ]
     for one_settings, one_real, extractor in changed:
         with pytest.raises(AssertionError, match="images were read"):
-            Evaluator(one_settings, one_real, extractor, tmp_path, ONE_PROCESS)
+            Evaluator(one_settings, one_real, {"classifier": extractor}, tmp_path, ONE_PROCESS)
     (file,) = (tmp_path / "real-statistics").iterdir()
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(AssertionError, match="images were read"):
-        Evaluator(settings(), silent, TOY, tmp_path, ONE_PROCESS)
+        Evaluator(settings(), silent, TOYS, tmp_path, ONE_PROCESS)
     assert evaluator(tmp_path).evaluate(images) == first.evaluate(images)
 
 
@@ -187,26 +188,25 @@ def test_kernel_features_are_the_first_ones_whatever_their_batch(tmp_path: Path)
     few = evaluator(tmp_path, kernel={"subsets": 1, "subset_size": 12, "max_images": 12})
     seen: list[Tensor] = []
     few.evaluate(lambda n: seen.append(images(n)) or seen[-1])  # type: ignore[func-returns-value]
-    same, more = few._generated(images)
-    assert torch.equal(same.feature_ND, TOY(torch.cat(seen)[:12]))
-    assert more.feature_ND.shape == (0, 3)
-    assert (same.moments.count, more.moments.count) == (25, 5)
+    generated = few._generated(images)["classifier"]
+    assert torch.equal(generated.feature_ND[:12], TOY(torch.cat(seen)[:12]))
+    assert [segment.moments.count for segment in generated.segments] == [25, 5]
 
 
 @pytest.mark.parametrize("num_real", [0, 3])
 def test_too_few_real_images_are_refused_before_training(tmp_path: Path, num_real: int):
     with pytest.raises(DataError, match=f"{num_real} images for training and an evaluation needs 4"):
-        Evaluator(settings(), replace(real(), num_images=num_real), TOY, tmp_path, ONE_PROCESS)
+        Evaluator(settings(), replace(real(), num_images=num_real), TOYS, tmp_path, ONE_PROCESS)
 
 
 def test_smallest_evaluation_gives_finite_figures(tmp_path: Path):
     tiny = replace(real(), num_images=4)
-    figures = Evaluator(settings(num_images=4), tiny, TOY, tmp_path, ONE_PROCESS).evaluate(images).figures
+    figures = Evaluator(settings(num_images=4), tiny, TOYS, tmp_path, ONE_PROCESS).evaluate(images).figures
     assert all(math.isfinite(figure) for figure in figures.values())
 
 
 def figures_of_rank(ranks: Any, cache: Path) -> Evaluation:
-    return Evaluator(settings(), real(), TOY, cache, ranks).evaluate(images)
+    return Evaluator(settings(), real(), TOYS, cache, ranks).evaluate(images)
 
 
 @pytest.mark.two_process
@@ -227,7 +227,7 @@ def fail_on_rank_one(ranks: Any, cache: Path) -> str:
         return REAL[list(numbers)], torch.zeros(len(numbers)).long()
 
     try:
-        Evaluator(settings(), real(load), TOY, cache, ranks)
+        Evaluator(settings(), real(load), TOYS, cache, ranks)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
@@ -252,7 +252,7 @@ def test_evaluator_of_digits_tells_a_good_generator_from_a_bad_one(
         {"every_images": 1, "num_images": 600, "kernel": {"subsets": 5, "subset_size": 300}}
     )
     judge = build_evaluator(judged, digits, shared_cache, CPU)
-    assert judge.extractor.fingerprint == classifier.fingerprint
+    assert judge.extractors["classifier"].fingerprint == classifier.fingerprint
 
     def noisy(index_N: Tensor) -> Tensor:
         image = digits.load((index_N % 1797).tolist())[0].float()

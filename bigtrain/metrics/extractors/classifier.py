@@ -68,7 +68,7 @@ class ClassifierSettings(Settings):
         register_with_torch_fidelity()
         data = from_main(ranks, lambda: self._cached(real, cache))
         return Extractor(
-            network=_FeaturesOnly(network_from_bytes(data)).to(device),
+            network=network_from_bytes(data).to(device),
             name=FIDELITY_NAME,
             figure_prefix="fd_classifier",
             kernel_prefix="kd_classifier",
@@ -76,6 +76,8 @@ class ClassifierSettings(Settings):
             fingerprint=hashlib.sha256(data).hexdigest(),
             facts=describe_classifier(data),
             device=device,
+            num_logits=real.image.num_classes,
+            score_prefix="is_classifier",
         )
 
     def cache_path(self, real: RealImages, cache: Path) -> Path:
@@ -206,16 +208,3 @@ def register_with_torch_fidelity() -> None:
 
     if FIDELITY_NAME not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(FIDELITY_NAME, FidelityClassifier)
-
-
-class _FeaturesOnly(nn.Module):
-    """The classifier with one tensor in and one out."""
-
-    def __init__(self, classifier: ClassifierNetwork) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Map uint8 [N, C, H, W] to float32 [N, D]."""
-        feature_ND: Tensor = self.classifier(image_NCHW)[0]
-        return feature_ND

@@ -30,7 +30,9 @@ from bigtrain.recipe.settings import Settings
 
 FIDELITY_NAME = "inception-v3-compat"
 LAYER = "2048"
+LOGITS_LAYER = "logits_unbiased"  # what the inception score reads, as in the code of its authors
 DIMS = 2048
+NUM_LOGITS = 1008
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS_FILE}"
 WEIGHTS_SHA256_START = "6726825d"  # carried in the file's name
@@ -133,7 +135,7 @@ def load_inception(path: Path, device: torch.device) -> Extractor:
             torch.load(path, map_location="cpu", weights_only=True)
     with _explained(path, fingerprint):
         module = create_feature_extractor(
-            FIDELITY_NAME, [LAYER], cuda=False, verbose=False, feature_extractor_weights_path=str(path)
+            FIDELITY_NAME, [LAYER, LOGITS_LAYER], cuda=False, verbose=False, feature_extractor_weights_path=str(path)
         )
     return Extractor(
         network=_Pooled(module).to(device).eval(),
@@ -144,6 +146,8 @@ def load_inception(path: Path, device: torch.device) -> Extractor:
         fingerprint=fingerprint,
         facts={"layer": LAYER, "resize": "bilinear as TensorFlow 1 has it, to 299 px"},
         device=device,
+        num_logits=NUM_LOGITS,
+        score_prefix="inception_score",
     )
 
 
@@ -160,13 +164,13 @@ def _explained(path: Path, fingerprint: str) -> Iterator[None]:
 
 
 class _Pooled(nn.Module):
-    """torch-fidelity's module with one tensor in and one out."""
+    """torch-fidelity's module, for gray images too."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Map uint8 [N, 1 or 3, H, W] to float32 [N, 2048]."""
-        (feature_ND,) = self.module(with_channels(image_NCHW, 3))
-        return feature_ND  # type: ignore[no-any-return]
+    def forward(self, image_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Map uint8 [N, 1 or 3, H, W] to features, float32 [N, 2048], and logits, float32 [N, 1008]."""
+        feature_ND, logit_NK = self.module(with_channels(image_NCHW, 3))
+        return feature_ND, logit_NK

@@ -1,0 +1,49 @@
+"""The names that metrics have in recipes and on command lines: a measure in the features of an extractor.
+
+`METRICS` has `fd_NAME` (Frechet distance), `kd_NAME` (kernel distance), `prdc_NAME` (precision, recall, density,
+coverage) for every extractor and `is_NAME` (inception score) for those that tell classes apart. Inception's are called
+`fid`, `kid` and `is`.
+"""
+
+from dataclasses import dataclass
+
+from bigtrain.metrics.extractors.classifier import ClassifierSettings
+from bigtrain.metrics.extractors.inception import InceptionSettings
+from bigtrain.metrics.extractors.random_features import RandomSettings
+from bigtrain.metrics.features import EXTRACTORS
+from bigtrain.recipe.registry import Registry
+
+FRECHET, KERNEL, SCORE, PRDC = "frechet", "kernel", "score", "prdc"
+ALL = (ClassifierSettings, InceptionSettings, RandomSettings)  # importing them fills the table
+WITH_LOGITS = (ClassifierSettings, InceptionSettings)
+OWN_NAMES = {"fd_inception": "fid", "kd_inception": "kid", "is_inception": "is"}
+PREFIXES = {FRECHET: "fd", KERNEL: "kd", SCORE: "is", PRDC: "prdc"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of `METRICS`."""
+
+    measure: str
+    """What is measured."""
+    extractor: str
+    """In whose features: a name of `EXTRACTORS`."""
+
+
+METRICS = Registry("metric")
+
+
+def metric_name(measure: str, extractor: str) -> str:
+    """Return the name of a measure in the features of an extractor: `fid`, `fd_classifier`."""
+    name = f"{PREFIXES[measure]}_{extractor}"
+    return OWN_NAMES.get(name, name)
+
+
+def _fill() -> None:
+    for extractor in EXTRACTORS:
+        for measure in PREFIXES:
+            if measure != SCORE or EXTRACTORS.get(extractor) in WITH_LOGITS:
+                METRICS.add(metric_name(measure, extractor))(Metric(measure, extractor))
+
+
+_fill()
