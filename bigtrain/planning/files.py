@@ -51,9 +51,18 @@ def replace(path: Path, content: str) -> None:
     Raises:
         UsageError: it cannot be written.
     """
+    replace_bytes(path, content.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whatever was there.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     check_target(path)
     try:
-        path.write_text(content)
+        path.write_bytes(content)
     except OSError as error:
         raise _unusable(path, error) from error
 

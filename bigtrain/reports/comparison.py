@@ -35,12 +35,26 @@ def flat(tree: Any, prefix: str = "") -> dict[str, str]:
 def rows(trees: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return all keys of some recipes or protocols, in the order in which they come."""
     tables = [flat(tree) if tree else {} for tree in trees]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
+    keys = _merged([list(table) for table in tables])
     return [
         Row(key, values, differs=len(set(values)) > 1 and key not in NOT_OF_THE_SCIENCE)
         for key in keys
         for values in [[table.get(key, ABSENT) for table in tables]]
     ]
+
+
+def _merged(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return all keys once; those that the first list lacks stand behind the key that they follow in theirs."""
+    merged: list[str] = []
+    for keys in lists:
+        there, place = set(merged), 0
+        for key in keys:
+            if key in there:
+                place = merged.index(key) + 1
+            else:
+                merged.insert(place, key)
+                place += 1
+    return merged
 
 
 def differing(trees: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -15,4 +15,5 @@ def needs_report_extra(*packages: str) -> None:
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise UsageError(f"this needs {' and '.join(missing)}, which are not installed; install the extra: {INSTALL}")
+        names = " and ".join(missing)
+        raise UsageError(f"this needs the extra `report` ({names} not installed); {INSTALL}")

@@ -35,7 +35,7 @@ def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 "total": count(total),
                 "percent": min(100.0, 100 * seen.images_seen / total) if total else None,
                 "rate": rate(seen.images_per_s),
-                "left": duration(seen.left_s),
+                "left": duration(seen.left_s or None),
                 "best": None if best is None else f"{best.name} {figure(best.value)}",
                 "best_at": None if best is None else f"at {count(best.images_seen)} images, by {best.protocol}",
                 "spent": f"{spent} CPU process hours" if seen.device == "cpu" else f"{spent} GPU hours",

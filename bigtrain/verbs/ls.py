@@ -73,7 +73,7 @@ def _row(each: Overview, protocols: list[str]) -> tuple[str, ...]:
         count(each.images_seen),
         count(each.total_images),
         rate(each.images_per_s),
-        duration(each.left_s),
+        duration(each.left_s or None),
         shown,
         str(each.num_preempted),
         spent,

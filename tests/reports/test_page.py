@@ -10,7 +10,7 @@ from PIL import Image
 
 from bigtrain import cli
 from bigtrain.reports import extra, page
-from bigtrain.reports.comparison import differing, flat
+from bigtrain.reports.comparison import differing, flat, rows
 from bigtrain.reports.page import render
 from bigtrain.reports.pictures import encoded
 from bigtrain.reports.run import read_runs
@@ -124,8 +124,10 @@ def test_recipes_show_first_what_differs(tmp_path: Path) -> None:
 def test_leaves_of_recipes() -> None:
     tree = {"a": {"b": None, "c": [1, 2]}, "d": [{"e": True}], "f": 64000, "g": {}}
     assert flat(tree) == {"a.b": "off", "a.c": "[1, 2]", "d.0.e": "true", "f": "64,000", "g": "{}"}
-    rows = differing([{"a": 1, "name": "x"}, {"a": 1, "b": 2, "name": "y"}])
-    assert [(row.key, row.values) for row in rows] == [("b", ["absent", "2"])]
+    apart = rows([{"a": 1, "d": 1}, {"a": 1, "b": 2, "c": 3, "d": 1, "e": 1}])
+    assert "".join(row.key for row in apart) == "abcde"
+    found = differing([{"a": 1, "name": "x"}, {"a": 1, "b": 2, "name": "y"}])
+    assert [(row.key, row.values) for row in found] == [("b", ["absent", "2"])]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_without_the_extra_it_is_a_sentence(
     monkeypatch.setattr(extra.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["report", str(run)]) == 2
     said = capsys.readouterr().err
-    assert "jinja2 and plotly" in said
+    assert "(jinja2 and plotly not installed)" in said
     assert "pip install 'bigtrain[report]'" in said
 
 
