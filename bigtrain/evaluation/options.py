@@ -3,7 +3,7 @@
 An option wins over the protocol's value only where they agree (else it is refused), and over the recipe's always.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,16 @@ from pydantic import ValidationError
 
 from bigtrain.evaluation.protocols import NamedProtocol
 from bigtrain.evaluation.subjects import Choice, Drawing, Generator, Subject
+from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, metric_name
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import UsageError
-from bigtrain.recipe.registry import Registry
 from bigtrain.sampling.truncation import Truncation
 
 DEFAULT_METRICS = ("fid", "kid")
 DEFAULT_NUM_IMAGES = 50_000
+INCEPTION = "inception"
 
-EXTRACTOR_OF = Registry("metric")
-for _metric, _extractor in {
-    "fid": "inception",
-    "kid": "inception",
-    "fd_classifier": "classifier",
-    "kd_classifier": "classifier",
-    "fd_random": "random",
-    "kd_random": "random",
-}.items():
-    EXTRACTOR_OF.add(_metric)(_extractor)
+SHORT_PRDC = "prdc"  # in the features of the first metric
 
 
 @dataclass(frozen=True)
@@ -49,10 +41,17 @@ class Options:
     choice: Choice = field(default_factory=Choice)
     cache: Path | None = None
     protocol: NamedProtocol | None = None
+    resize: str | None = None
+    """How Inception's images come to their size."""
 
     def __post_init__(self) -> None:
         if self.protocol is not None:
-            given = {"metrics": self.metrics, "num": self.num_images, "truncation": _text(self.truncation)}
+            given = {
+                "metrics": self.metrics and metric_names(self.metrics),
+                "num": self.num_images,
+                "truncation": _text(self.truncation),
+                "resize": self.resize,
+            }
             self.protocol.require({name: value for name, value in given.items() if value is not None})
 
     def settings(self, subject: Subject) -> EvaluationSettings:
@@ -63,7 +62,8 @@ class Options:
         """
         recipe = subject.model.recipe.evaluate if isinstance(subject, Generator) else None
         base: dict[str, Any] = {} if recipe is None else recipe.model_dump(mode="json")
-        found = {"every_images": 1, **base, **self._extractor(base), "num_images": self._num_images(subject, base)}
+        found = {"every_images": 1, **base, **self._metrics(base), "num_images": self._num_images(subject, base)}
+        found |= self._inception(found)
         if self.batch_images is not None:
             found["batch_images"] = self.batch_images
         if self.seed is not None:
@@ -88,18 +88,29 @@ class Options:
             batch_images=settings.batch_images,
         )
 
-    def _extractor(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        metrics = self.metrics or (None if self.protocol is None else self.protocol.metrics)
-        if metrics is None and base:
+    def _metrics(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that say what is measured; a pair that an extractor stands for is said by that alone, so
+        that the protocol is the one of a recipe that says it so."""
+        asked = self.metrics or (None if self.protocol is None else self.protocol.metrics)
+        if asked is None and base:
             return {}
-        kinds = {EXTRACTOR_OF.get(metric) for metric in metrics or DEFAULT_METRICS}
-        if len(kinds) > 1:
-            raise UsageError(
-                f"--metrics {','.join(metrics or ())} are figures of {' and '.join(sorted(kinds))} features; ask for "
-                "those of one kind at a time"
-            )
-        (kind,) = kinds
-        return {} if base.get("extractor", {}).get("kind") == kind else {"extractor": {"kind": kind}}
+        names = metric_names(asked or DEFAULT_METRICS)
+        kind = METRICS.get(names[0]).extractor
+        if names == (metric_name(FRECHET, kind), metric_name(KERNEL, kind)):
+            is_base = base.get("extractor", {}).get("kind") == kind
+            return {"metrics": (), **({} if is_base else {"extractor": {"kind": kind}})}
+        return {"metrics": names}
+
+    def _inception(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that hold the resize that was asked for."""
+        resize = self.resize or (None if self.protocol is None else self.protocol.resize)
+        if resize is None:
+            return {}
+        own, others = found.get("extractor", {}), found.get("extractors", ())
+        if own.get("kind") == INCEPTION:
+            return {"extractor": {**own, "resize": resize}}
+        given = next((each for each in others if each["kind"] == INCEPTION), {"kind": INCEPTION})
+        return {"extractors": [*(each for each in others if each["kind"] != INCEPTION), {**given, "resize": resize}]}
 
     def _num_images(self, subject: Subject, base: Mapping[str, Any]) -> int:
         fixed = None if self.protocol is None else self.protocol.num_images
@@ -110,6 +121,20 @@ class Options:
                 f"{wanted} images are asked for, and {subject.label} holds {there}; add more, or leave --num out"
             )
         return int(wanted)
+
+
+def metric_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the full names of metrics: `prdc` alone is in the features of the first one.
+
+    Raises:
+        RecipeError: there is no such metric; the sentence names the nearest one.
+    """
+    first = next((name for name in names if name != SHORT_PRDC), DEFAULT_METRICS[0])
+    prdc = metric_name(PRDC, METRICS.get(first).extractor)
+    found = tuple(prdc if name == SHORT_PRDC else name for name in names)
+    for name in found:
+        METRICS.get(name)
+    return found
 
 
 def _text(truncation: Truncation | None) -> str | None:

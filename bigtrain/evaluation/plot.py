@@ -9,11 +9,11 @@ from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.reports.evaluations import is_compared
 from bigtrain.sampling.files import written_aside
 
-SCORES = ("inception_score", "is_classifier", "recall", "precision")  # the first one that is there is the x axis
+SCORES = ("inception_score", "classifier_score", "recall", "precision")  # the first one that is there is the x axis
 WORDS = {
     "fid": "FID",
     "inception_score": "Inception score",
-    "is_classifier": "Inception score of the run's own classifier",
+    "classifier_score": "Inception score of the run's own classifier",
     "fd_classifier": "Frechet distance, own classifier's features",
     "fd_dinov2": "Frechet distance, DINOv2 features",
     "fd_random": "Frechet distance, random network's features",

@@ -104,7 +104,7 @@ _add(
     NamedProtocol(
         name="biggan-tf",
         source="BigGAN (Brock et al. 2019, arXiv:1809.11096)",
-        metrics=("fid",),
+        metrics=("fid", "is"),
         num_images=50_000,
         reference="the training set at the generator's resolution",
         resize="tensorflow",
@@ -122,7 +122,7 @@ _add(
     NamedProtocol(
         name="adm",
         source="evaluator of ADM (Dhariwal and Nichol 2021, arXiv:2105.05233)",
-        metrics=("fid",),
+        metrics=("fid", "is", "prdc_inception"),
         num_images=50_000,
         reference="the training set; precision and recall there against 10,000 of its images",
         resize="tensorflow",
@@ -139,7 +139,7 @@ _add(
     NamedProtocol(
         name="studiogan",
         source="PyTorch-StudioGAN (Kang et al. 2022, arXiv:2206.09479)",
-        metrics=("fid",),
+        metrics=("fid", "is", "prdc_inception"),
         num_images=50_000,
         reference="training set of CIFAR-10, validation set of ImageNet; look into the table that is compared with",
         resize="tensorflow",
@@ -173,7 +173,7 @@ _add(
     NamedProtocol(
         name="torch-fidelity",
         source="torch-fidelity 0.4.0 (Obukhov et al. 2020)",
-        metrics=("fid", "kid"),
+        metrics=("fid", "kid", "is", "prdc_inception"),
         num_images=None,
         reference="whatever --input2 is there",
         resize="tensorflow",

@@ -13,7 +13,7 @@ from bigtrain.engine.processes.launch import Launch, has_launcher_here, join
 from bigtrain.engine.processes.preemption import die_with_parent
 from bigtrain.evaluation.curve import Range, curve_of
 from bigtrain.evaluation.judge import Judgement
-from bigtrain.evaluation.options import EXTRACTOR_OF, Options
+from bigtrain.evaluation.options import Options
 from bigtrain.evaluation.plot import plot_curve
 from bigtrain.evaluation.protocols import PROTOCOLS
 from bigtrain.evaluation.reference import SPLITS
@@ -21,6 +21,8 @@ from bigtrain.evaluation.results import is_result, read_results, write_in_run, w
 from bigtrain.evaluation.session import Question, Session
 from bigtrain.evaluation.subjects import Choice
 from bigtrain.evaluation.table import protocol_lines, tables
+from bigtrain.metrics.extractors.inception import RESIZES
+from bigtrain.metrics.names import METRICS
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.units import parse_count
 from bigtrain.sampling.truncation import Truncation
@@ -45,11 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=list(SPLITS), help="part of the run's own images, also with --real where they lie now"
     )
     parser.add_argument(
-        "--metrics", help=f"with commas: {', '.join(EXTRACTOR_OF)} (default: those of the run's recipe, or fid,kid)"
+        "--metrics",
+        help=f"with commas, the main one first: {', '.join(METRICS)}; prdc is in the features of the first (default: "
+        "as in the run's recipe, or fid,kid)",
     )
     parser.add_argument("--num", help="generated images (default: as in the recipe, or 50k; all of a set of images)")
     parser.add_argument(
         "--protocol", choices=list(PROTOCOLS), help="judge as a paper does; options that contradict it are refused"
+    )
+    parser.add_argument(
+        "--resize", choices=list(RESIZES), help="how Inception's images come to 299 pixels (default tensorflow)"
     )
     _drawing_arguments(parser)
     _place_arguments(parser)
@@ -177,6 +184,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
         standing=None if arguments.standing is None else _standing(arguments.standing),
         choice=Choice(arguments.checkpoint, arguments.by, arguments.average),
         cache=arguments.cache,
+        resize=arguments.resize,
         protocol=None if arguments.protocol is None else PROTOCOLS.get(arguments.protocol),
     )
 

@@ -5,11 +5,19 @@ import re
 import pytest
 
 from bigtrain.evaluation.judge import Judgement
-from bigtrain.evaluation.options import EXTRACTOR_OF, Options
+from bigtrain.evaluation.options import Options, metric_names
 from bigtrain.evaluation.protocols import PROTOCOLS, NamedProtocol
+from bigtrain.evaluation.subjects import Pictures
 from bigtrain.evaluation.table import protocol_lines, tables
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.truncation import Truncation
+
+
+class FewImages:
+    """A set of images that nobody reads."""
+
+    place, num_images = "few", 50_000
+
 
 NAMES = {"stylegan-fid50k-full", "biggan-tf", "adm", "studiogan", "clean-fid", "torch-fidelity"}
 
@@ -28,8 +36,7 @@ def test_each_says_what_it_is_and_how_ours_departs(protocol: NamedProtocol) -> N
     assert re.search(r"\d{4}", protocol.source)
     assert protocol.differences
     assert protocol.reference
-    for metric in protocol.metrics:
-        EXTRACTOR_OF.get(metric)
+    assert metric_names(protocol.metrics) == protocol.metrics
     lines = "\n".join(protocol_lines({"seed": 0, "named": protocol.record()}))
     assert all(words in lines for words in (protocol.name, protocol.source, *protocol.differences))
 
@@ -49,6 +56,24 @@ def test_truncation_is_fixed_where_the_protocol_draws_without() -> None:
     with pytest.raises(UsageError, match="fixes --truncation none"):
         Options(protocol=PROTOCOLS.get("stylegan-fid50k-full"), truncation=Truncation("psi", 0.7))
     assert Options(protocol=PROTOCOLS.get("adm"), truncation=Truncation("resample", 0.7))
+
+
+def test_a_protocol_brings_its_resize() -> None:
+    images = Pictures(FewImages())
+    clean = Options(protocol=PROTOCOLS.get("clean-fid"), num_images=50_000).settings(images)
+    assert clean.extractor_settings["inception"].resize == "clean"
+    several = Options(metrics=("fd_random", "fid"), resize="clean", num_images=9).settings(images)
+    assert several.extractor_settings["inception"].resize == "clean"
+    plain = Options(metrics=("fid",), num_images=9).settings(images)
+    assert plain.extractor_settings["inception"].resize == "tensorflow"
+    with pytest.raises(UsageError, match="fixes --resize clean"):
+        Options(protocol=PROTOCOLS.get("clean-fid"), resize="tensorflow")
+
+
+def test_prdc_alone_is_in_the_features_of_the_first_metric() -> None:
+    assert metric_names(["fd_random", "prdc"]) == ("fd_random", "prdc_random")
+    assert metric_names(["prdc", "fid"]) == ("prdc_inception", "fid")
+    assert Options(protocol=PROTOCOLS.get("adm"), metrics=("fid", "prdc"))
 
 
 def test_tables_keep_protocols_apart_and_say_in_what() -> None:

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from bigtrain.metrics.exchange import ONE_PROCESS
 from bigtrain.metrics.extractors import inception
+from bigtrain.metrics.extractors.clean_resize import clean_resize
 from bigtrain.metrics.extractors.inception import InceptionSettings, default_weights_path
 from bigtrain.metrics.features import Extractor, RealImages
 from bigtrain.recipe.errors import RecipeError, WeightsError
@@ -199,3 +202,21 @@ def serve(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_the_resize_of_clean_fid_is_pillows_and_another_protocol(random_weights: Path, extractor: Extractor):
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    resized = clean_resize(image)
+    for number, channel in ((0, 0), (1, 2)):
+        pillow = Image.fromarray(image[number, channel].numpy().astype("float32"))
+        theirs = torch.tensor(numpy.asarray(pillow.resize((299, 299), Image.Resampling.BICUBIC)))
+        assert (resized[number, channel] - theirs.clamp(0, 255)).abs().max() < 0.01
+    settings = InceptionSettings(weights=str(random_weights), resize="clean")
+    clean = settings.build(real_of(3), Path("/nowhere"), CPU, ONE_PROCESS)
+    assert clean.name != extractor.name  # what is cached is cached under the name
+    assert "clean-fid" in clean.facts["resize"]
+    side = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours, theirs = clean.layers(side), extractor.layers(side)  # nothing to resize: one network
+    assert torch.allclose(ours.feature_ND, theirs.feature_ND, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(ours.logit_NK, theirs.logit_NK, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(clean(image), extractor(image), rtol=1e-3)

@@ -24,11 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain.metrics.exchange import Ranks, from_main
+from bigtrain.metrics.extractors.clean_resize import CleanResized
 from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages, with_channels
 from bigtrain.recipe.errors import RecipeError, WeightsError
 from bigtrain.recipe.settings import Settings
 
 FIDELITY_NAME = "inception-v3-compat"
+CLEAN_NAME = "inception-v3-compat-clean"  # unknown to torch-fidelity
+RESIZES = {"tensorflow": "bilinear as TensorFlow 1 has it", "clean": "bicubic with antialiasing as clean-fid has it"}
 LAYER = "2048"
 LOGITS_LAYER = "logits_unbiased"  # what the inception score reads, as in the code of its authors
 DIMS = 2048
@@ -48,6 +51,8 @@ class InceptionSettings(Settings):
     """Which extractor."""
     weights: str | None = None
     """Path of the weight file; None: torch-fidelity's own, downloaded where it is not there and there is a network."""
+    resize: Literal["tensorflow", "clean"] = "tensorflow"
+    """How images come to 299 pixels: bilinear as in TensorFlow 1, or bicubic with antialiasing as in clean-fid."""
 
     def build(self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks) -> Extractor:
         """Return the extractor; `cache` is not used.
@@ -62,7 +67,7 @@ class InceptionSettings(Settings):
                 f"{real.image.channels} channels; use the classifier extractor"
             )
         path = from_main(ranks, lambda: find_weights(self.weights))
-        return load_inception(path, device)
+        return load_inception(path, device, self.resize)
 
 
 def default_weights_path() -> Path:
@@ -119,7 +124,7 @@ def _download(path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def load_inception(path: Path, device: torch.device) -> Extractor:
+def load_inception(path: Path, device: torch.device, resize: str = "tensorflow") -> Extractor:
     """Return the extractor with the weights in `path`.
 
     Raises:
@@ -137,14 +142,15 @@ def load_inception(path: Path, device: torch.device) -> Extractor:
         module = create_feature_extractor(
             FIDELITY_NAME, [LAYER, LOGITS_LAYER], cuda=False, verbose=False, feature_extractor_weights_path=str(path)
         )
+    is_clean = resize == "clean"
     return Extractor(
-        network=_Pooled(module).to(device).eval(),
-        name=FIDELITY_NAME,
+        network=_Pooled(CleanResized(module) if is_clean else module).to(device).eval(),
+        name=CLEAN_NAME if is_clean else FIDELITY_NAME,
         figure_prefix="fid",
         kernel_prefix="kid",
         dims=DIMS,
         fingerprint=fingerprint,
-        facts={"layer": LAYER, "resize": "bilinear as TensorFlow 1 has it, to 299 px"},
+        facts={"layer": LAYER, "resize": f"{RESIZES[resize]}, to 299 px"},
         device=device,
         num_logits=NUM_LOGITS,
         score_prefix="inception_score",
