@@ -22,7 +22,7 @@ from bigtrain.metrics.audit.modes import (
     surprising_bins,
 )
 from bigtrain.metrics.audit.neighbours import NO_NUMBER, NearestNeighbours, squared_distances
-from bigtrain.metrics.audit.overfitting import mean_sign, way_to_generated
+from bigtrain.metrics.audit.overfitting import above_generated, mean_sign, way_to_generated
 from bigtrain.metrics.audit.significance import SIGNIFICANCE, rank_test
 
 
@@ -145,6 +145,8 @@ class TestModes:
         real = np.array([100, 100, 2])
         assert missing_bins(np.array([100, 100, 0]), real) == []  # two real images: half and half by chance
         assert missing_bins(np.array([200, 0, 0]), real) == [1]
+        assert missing_bins(np.array([191, 9, 0]), real) == [1]  # a few strays do not make it present
+        assert missing_bins(np.array([189, 11, 0]), real) == []  # 5.5% where real images have 49.5%: over a tenth
 
     def test_the_score_of_a_bin_by_hand(self):
         # 60 of 100 against 40 of 100: pooled 1/2, error sqrt(1/4 * 2/100), difference 0.2.
@@ -251,6 +253,15 @@ class TestLeakage:
 
 
 class TestOverfitting:
+    def test_outputs_are_reckoned_from_generated_images_of_their_class(self):
+        generated, labels = torch.tensor([1.0, 3.0, 10.0]), torch.tensor([2, 2, 5])
+        found = above_generated(torch.tensor([4.0, 4.0, 7.0]), torch.tensor([2, 5, 3]), generated, labels)
+        assert found.tolist() == [2.0, -6.0]  # the mean of class 2 is 2, of class 5 10; nothing is known of class 3
+        none = torch.full((3,), -1)
+        assert above_generated(generated, none, generated, none).tolist() == pytest.approx(
+            [1 - 14 / 3, 3 - 14 / 3, 16 / 3]
+        )
+
     def test_the_heuristics_by_hand(self):
         training, held_out, generated = torch.tensor([2.0, 4.0]), torch.tensor([2.0]), torch.tensor([-1.0, 0.0, 1.0])
         assert way_to_generated(training, held_out, generated) == pytest.approx(1 / 3)

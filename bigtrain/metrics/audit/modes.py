@@ -25,6 +25,7 @@ MOST_BINS = 100  # as in the paper
 IMAGES_A_BIN = 20  # real ones at least, on average: with fewer the normal approximation of the test is poor
 BIN_LEVEL = 0.05  # of the paper's test of one bin: this share of bins differs between real and real
 BLOCK_IMAGES = 4096
+MISSING_BELOW = 0.1  # of the share among real images
 
 
 def counted(label_N: Tensor, num_bins: int) -> Counts:
@@ -59,16 +60,18 @@ def sampling_divergence(num_bins: int, num_images: int) -> float:
 
 
 def missing_bins(count_K: Counts, law_K: Counts) -> list[int]:
-    """Return the bins without a generated image that chance would not leave empty.
+    """Return the bins that are less than a tenth as frequent as among real images, beyond chance.
 
-    By Fisher's exact test: of c real images and no generated one in a bin, the probability that all c are real where
-    they are drawn from n real and m generated ones; times K, for so many bins are looked at.
+    By Fisher's exact test: of the images in a bin, the probability that no more are generated ones where they are drawn
+    from all real and generated images; times K, for so many bins are looked at. (Not only empty bins: a classifier
+    sends a few images of other classes everywhere.)
     """
     from scipy.stats import hypergeom  # imported late: it takes a second
 
     num_generated, num_real = int(count_K.sum()), int(law_K.sum())
-    empty_K = hypergeom.pmf(0, num_generated + num_real, law_K, num_generated)
-    found = (count_K == 0) & (law_K > 0) & (empty_K * len(law_K) < SIGNIFICANCE)
+    chance_K = hypergeom.cdf(count_K, num_generated + num_real, count_K + law_K, num_generated)
+    is_rare_K = count_K / num_generated < MISSING_BELOW * law_K / num_real
+    found = is_rare_K & (chance_K * len(law_K) < SIGNIFICANCE)
     return [int(bin_) for bin_ in np.flatnonzero(found)]
 
 

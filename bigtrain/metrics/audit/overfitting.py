@@ -5,10 +5,33 @@ from training to generated ones, 0 where nothing is overfitted and 1 where held-
 sign on training images. `significance.rank_test` says beside them how often a training image gets a larger logit than a
 held-out one.
 
-Axes: N training images, M held-out ones, G generated ones.
+Departs from the paper: where there are classes, outputs are reckoned from the mean output on generated images of the
+same class. A conditional discriminator may put whole classes higher than others (a relativistic one is free to), and a
+held-out part has other shares of the classes than the training part.
+
+Axes: N images (training ones, beside others), M held-out images, G generated ones, K classes.
 """
 
+import torch
 from torch import Tensor
+
+
+def above_generated(logit_N: Tensor, label_N: Tensor, generated_G: Tensor, label_G: Tensor) -> Tensor:
+    """Return by how much each logit lies above the mean one of generated images of its class.
+
+    Images of a class that no generated image has are left out.
+
+    Args:
+        logit_N: of any images.
+        label_N: int64, their classes; all equal where there are none.
+        generated_G: logits of generated images.
+        label_G: int64, their classes.
+    """
+    classes_K, place_G, count_K = torch.unique(label_G, return_inverse=True, return_counts=True)
+    mean_K = torch.zeros(len(classes_K), dtype=torch.float64).index_add_(0, place_G, generated_G.double()) / count_K
+    place_N = torch.searchsorted(classes_K, label_N).clamp_max(len(classes_K) - 1)
+    is_known_N = classes_K[place_N] == label_N
+    return (logit_N.double() - mean_K[place_N])[is_known_N]
 
 
 def way_to_generated(logit_N: Tensor, logit_M: Tensor, logit_G: Tensor) -> float | None:
