@@ -31,7 +31,8 @@ def above_generated(logit_N: Tensor, label_N: Tensor, generated_G: Tensor, label
     mean_K = torch.zeros(len(classes_K), dtype=torch.float64).index_add_(0, place_G, generated_G.double()) / count_K
     place_N = torch.searchsorted(classes_K, label_N).clamp_max(len(classes_K) - 1)
     is_known_N = classes_K[place_N] == label_N
-    return (logit_N.double() - mean_K[place_N])[is_known_N]
+    above_N: Tensor = logit_N.double() - mean_K[place_N]
+    return above_N[is_known_N]
 
 
 def way_to_generated(logit_N: Tensor, logit_M: Tensor, logit_G: Tensor) -> float | None:
