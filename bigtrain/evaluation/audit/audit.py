@@ -84,12 +84,12 @@ def extractor_settings(kind: str | None, subject: Subject, evaluation: Evaluatio
         evaluation: the recipe's section; None: it has none.
 
     Raises:
-        UsageError: there is no such extractor, or it needs settings that are not at hand.
+        RecipeError: there is no such extractor; the sentence names the nearest.
     """
     if kind is None:
         kind = "classifier" if _can_classify(subject) else "random"
-    ours: ExtractorSettings | None = None if evaluation is None else evaluation.extractor
-    settings: ExtractorSettings = ours if ours is not None and ours.kind == kind else EXTRACTORS.get(kind)()
+    ours = () if evaluation is None else (evaluation.extractor, *evaluation.extractors)
+    settings: ExtractorSettings = next((each for each in ours if each.kind == kind), None) or EXTRACTORS.get(kind)()
     return settings
 
 
