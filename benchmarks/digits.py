@@ -34,6 +34,7 @@ STEPS = 10
 def play_steps(run: Run) -> None:
     """Play whole steps of the run, without hooks."""
     for _ in range(STEPS):
+        run.begin_step()
         for number, turn in enumerate(run.game.turns(run.progress)):
             run.play(number, turn)
         run.end_step()

@@ -6,9 +6,10 @@ a resume is a seek, and the number of workers and ranks cannot change what is re
 
 import atexit
 import os
+import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ PREFETCHED_PARCELS = 4  # per worker, that may wait decoded
 PARCEL_IMAGES = 64  # small micro-batches travel together up to this many: a parcel costs a worker about 0.3 ms
 
 NOWHERE = -1  # no position: the next read seeks
+ASK_S = 0.25  # how often a wait for a worker asks whether to go on waiting
+END_S = 1.0  # how long workers have to end by themselves; one that hangs in a file system never does
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Feed:
             sampler=self._positions,
             num_workers=num_workers,
             prefetch_factor=PREFETCHED_PARCELS if num_workers else None,
-            persistent_workers=num_workers > 0,
+            timeout=ASK_S if num_workers else 0,
             pin_memory=pin_memory,
             # Workers share the opened index and start in milliseconds; they never touch the accelerator.
             multiprocessing_context="fork" if num_workers else None,
@@ -124,10 +127,15 @@ class Feed:
             generator=torch.Generator(),  # the loader draws a seed at every seek: not from the generator of training
         )
 
-    def read(self, position: int) -> tuple[Batch, ...]:
+    def read(self, position: int, give_way: Callable[[], object] = lambda: None) -> tuple[Batch, ...]:
         """Return this rank's micro-batches of the global batch whose first image is at `position` of the order.
 
         The position after the last one streams on; any other one seeks, dropping what was read ahead.
+
+        Args:
+            position: of the batch's first image.
+            give_way: called again and again while a worker is waited for, and before each parcel where there is none;
+                the wait ends with what it raises.
 
         Raises:
             DataError: a sample of the batch is bad; names shard, key and reason.
@@ -137,23 +145,37 @@ class Feed:
         self._next_position = NOWHERE  # whoever goes on after an error seeks
         batches: tuple[Batch, ...] = ()
         while len(batches) < self.layout.accumulation:
-            batches += self._take(stream)
+            batches += self._take(stream, give_way)
         self._next_position = position + self.layout.batch_images
         self.wait_s += time.monotonic() - started_s
         return batches
 
     def close(self) -> None:
         """Stop the workers; the feed cannot be read afterwards."""
-        stream, self._stream, self._loader = self._stream, None, None
+        self._end_workers()
+        self._loader = None
+
+    def _end_workers(self) -> None:
+        stream, self._stream = self._stream, None
         # Dropping the last reference does the same, but the traceback of an error may hold one.
         stop = getattr(stream, "_shutdown_workers", None)
-        if stop is not None:
+        if stop is None:
+            return
+        killer = threading.Timer(END_S, _kill, (getattr(stream, "_workers", ()),))
+        killer.start()
+        try:
             stop()
+        except RuntimeError as error:  # torch's handler, of a worker that was killed here
+            if not _tells_of_a_dead_worker(error):
+                raise
+        finally:
+            killer.cancel()
 
     def _seek(self, position: int) -> Iterator[_Parcel | Refusal]:
         assert self._loader is not None, "the feed was closed"
-        self._positions.position = position
         is_first = self._stream is None
+        self._end_workers()  # new ones start in milliseconds
+        self._positions.position = position
         self._stream = iter(self._loader)
         if is_first:
             # Registered after the workers' own exit hooks, so it runs before them: they would wait for workers that
@@ -161,19 +183,36 @@ class Feed:
             atexit.register(_close_if_alive, weakref.ref(self))
         return self._stream
 
-    def _take(self, stream: Iterator[_Parcel | Refusal]) -> tuple[Batch, ...]:
-        try:
-            found = next(stream)
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _tells_of_a_dead_worker(error):
-                raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"a process that reads data ended ({reason}); if memory ran out, lower data.num_workers, then resume"
-            ) from error
+    def _take(self, stream: Iterator[_Parcel | Refusal], give_way: Callable[[], object]) -> tuple[Batch, ...]:
+        found: _Parcel | Refusal | None = None
+        while found is None:
+            give_way()
+            try:
+                found = next(stream)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not _tells_of_a_dead_worker(error):
+                    if _tells_of_a_long_wait(error, stream):
+                        continue
+                    raise
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise DataError(
+                    f"a process that reads data ended ({reason}); if memory ran out, lower data.num_workers, then "
+                    "resume"
+                ) from error
         if isinstance(found, Refusal):
             raise DataError(found.sentence)
         return found.unpacked(self.layout.micro_images)
+
+
+def _kill(workers: Sequence[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+def _tells_of_a_long_wait(error: Exception, stream: Iterator[_Parcel | Refusal]) -> bool:
+    """Tell whether nothing came within `ASK_S`, and still may: the loader then says nothing of a thread that died."""
+    pinning = getattr(stream, "_pin_memory_thread", None)
+    return str(error).startswith("DataLoader timed out") and (pinning is None or pinning.is_alive())
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:

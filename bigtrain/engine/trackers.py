@@ -40,18 +40,27 @@ class Trackers:
     def __init__(
         self, accelerator: Accelerator, names: tuple[str, ...], run_name: str, folder: Path, resumed_images: int
     ) -> None:
-        self._accelerator, self._has_any = accelerator, bool(names)
-        if self._has_any:
+        self._accelerator = accelerator
+        if names:
             accelerator.log_with = [TRACKERS[name](run_name, folder, resumed_images) for name in names]
             accelerator.init_trackers("bigtrain")
 
-    def log(self, figures: Mapping[str, float], images_seen: int) -> None:
-        """Send scalars; the axis is images seen."""
-        if self._has_any:
-            self._accelerator.log(dict(figures), step=images_seen)
+    def log(self, figures: Mapping[str, float], images_seen: int) -> list[str]:
+        """Send scalars; the axis is images seen. Return what went wrong: a tracker that fails gets nothing more."""
+        return self._each(lambda tracker: tracker.log(dict(figures), step=images_seen))
 
-    def close(self) -> None:
-        """Flush and end every tracker."""
-        if self._has_any:
-            for tracker in self._accelerator.trackers:  # not end_training, which leaves the process group as well
-                tracker.finish()
+    def close(self) -> list[str]:
+        """Flush and end every tracker, and return what went wrong: it costs a projection, not the run."""
+        failures = self._each(lambda tracker: tracker.finish())  # not end_training, which leaves the process group too
+        self._accelerator.trackers = []  # nor may that end them again
+        return failures
+
+    def _each(self, action: Callable[[GeneralTracker], object]) -> list[str]:
+        failures = []
+        for tracker in list(self._accelerator.trackers):
+            try:
+                action(tracker)
+            except Exception as error:  # a tracker is another's program: whatever it raises
+                self._accelerator.trackers.remove(tracker)
+                failures.append(f"{tracker.name} failed and is left out from now on ({type(error).__name__}: {error})")
+        return failures

@@ -5,6 +5,7 @@ in where gradients and moments live.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -70,6 +71,8 @@ class Replicated:
     ) -> None:
         self.player, self.optimizer, self.scaler = player, optimizer, scaler
         self._accelerator = launch.accelerator
+        if launch.ranks.world > 1:
+            keep_gradient_strides(player)
         self.module = launch.accelerator.prepare_model(player)
 
     def reduction(self, is_last: bool) -> AbstractContextManager[object]:
@@ -108,6 +111,23 @@ class Replicated:
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Put back moments."""
         load_named_state(self.player, self.optimizer, tensors)
+
+
+def keep_gradient_strides(player: torch.nn.Module) -> None:
+    """Have gradients come with their parameters' strides, also along axes of one element, where they mean nothing.
+
+    Of a 1x1 kernel a convolution in channels_last memory returns other strides there, and DDP, whose buckets have the
+    parameters', takes it for another layout and warns. Nothing is copied.
+    """
+    for parameter in player.parameters():
+        if 1 in parameter.shape:
+            parameter.register_hook(partial(_restrided, strides=parameter.stride()))
+
+
+def _restrided(slope: Tensor, strides: tuple[int, ...]) -> Tensor:
+    long = [axis for axis, size in enumerate(slope.shape) if size > 1]
+    is_same = all(slope.stride(axis) == strides[axis] for axis in long)
+    return slope.as_strided(slope.shape, strides) if is_same else slope
 
 
 def wrap(player: Player, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, launch: Launch) -> Wrapped:

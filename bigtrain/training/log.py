@@ -14,6 +14,7 @@ from typing import Any
 from bigtrain.recipe.progress import Progress
 
 UNREPEATABLE = ("time_s", "images_per_s", "data_wait_s", "memory_gib")
+OF_A_SAVE = ("checkpoint", "preempted", "end")  # said of a step once it is saved, or while it is
 BY_RANK = "_by_rank"  # ends the names of figures that are one a rank: times and memory, all of them
 
 
@@ -70,17 +71,37 @@ class RunLog:
             with contextlib.suppress(OSError):  # the checkpoint will meet the same disk and say so
                 os.fsync(self._file.fileno())
 
-    def resume_at(self, offset: int, time_before_s: float) -> None:
-        """Cut the log back to a checkpoint's length, so that no event appears twice, and set its clock back."""
+    def resume_at(self, offset: int, time_before_s: float, images_seen: int | None = None) -> None:
+        """Cut the log back to a checkpoint's length, so that no event appears twice, and set its clock back.
+
+        What was said of the save itself and of a stop right after it stays: it is not said again.
+
+        Args:
+            offset: bytes of the log that belong to the checkpoint.
+            time_before_s: training time by then.
+            images_seen: of the checkpoint; None: there is none.
+        """
         self._time_before_s, self._started_s = time_before_s, time.monotonic()
-        if self._file is not None:
-            self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
-            self._file.seek(0, os.SEEK_END)
+        if self._file is None:
+            return
+        lines = self.path.read_bytes()[offset:].splitlines(keepends=True)
+        kept = b"".join(line for line in lines if _is_of_save(line, images_seen))
+        self._file.truncate(min(offset, self._file.seek(0, os.SEEK_END)))
+        if kept:
+            self._append(kept)
 
     def close(self) -> None:
         """Put everything on disk."""
         if self._file is not None:
             self._file.close()
+
+
+def _is_of_save(line: bytes, images_seen: int | None) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:  # cut short by a kill
+        return False
+    return event["event"] in OF_A_SAVE and event["images_seen"] == images_seen
 
 
 def comparable(line: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _train(run: Run) -> None:
     for hook in run.hooks:
         if run.owes_evaluation and isinstance(hook, Evaluate):
             hook.run(run)
-    while not run.is_done and not run.preemption.requested():  # before the first step too: start-up may take long
+    while not run.is_done and run.begin_step():  # asks before the first step too: start-up may take long
         for number, turn in enumerate(run.game.turns(run.progress)):
             run.play(number, turn)
         run.end_step()

@@ -19,6 +19,7 @@ from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.stats import PeriodMeans
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game, Turn
+from bigtrain.recipe.errors import StoppedError
 from bigtrain.recipe.progress import Progress
 from bigtrain.training.health.watch import Watch
 from bigtrain.training.health.webhook import Webhook
@@ -71,6 +72,8 @@ class Run:
     means: PeriodMeans = field(default_factory=PeriodMeans)
     progress: Progress = field(default_factory=Progress)
     batches: tuple[Batch | None, ...] = ()
+    ahead: deque[tuple[Batch, ...]] = field(default_factory=deque)
+    """What the turns of this step have yet to take, in order."""
     unread: deque[UnreadTurn] = field(default_factory=deque)
     being_saved: Progress | None = None
     saved_images: int | None = None
@@ -100,12 +103,37 @@ class Run:
         """Images seen before the step that was just made."""
         return self.progress.images_seen - self.recipe.batch_images
 
+    def begin_step(self) -> bool:
+        """Wait for all real images of the next step; return whether to play it: False where any rank was asked to stop.
+
+        A stop ends the wait: nothing of the step was played yet, and what was read is read again after a resume. All
+        ranks call it before each step, and meet here once they have their images or give way.
+
+        Raises:
+            DataError: a sample is bad.
+        """
+        whereabouts.note("waiting for data", steps=self.progress.steps)
+        self.engine.pace.begin_step()
+        has_given_way = False
+        try:
+            self._read_ahead()
+        except StoppedError:
+            has_given_way = True
+        return not self.preemption.requested(has_given_way)
+
+    def _read_ahead(self) -> None:
+        self.ahead.clear()
+        position = self.progress.position
+        for turn in self.game.turns(self.progress):
+            if turn.reads == "next":
+                faults.reach("data")
+                self.ahead.append(self.feed.read(position, self.preemption.give_way))
+                position += self.recipe.batch_images
+
     def read(self, turn: Turn) -> tuple[Batch | None, ...]:
         """Return this rank's micro-batches for a turn, and count real images as taken where it reads new ones."""
         if turn.reads == "next":
-            whereabouts.note("waiting for data")
-            faults.reach("data")
-            self.batches = self.feed.read(self.progress.position)
+            self.batches = self.ahead.popleft() if self.ahead else self.feed.read(self.progress.position)
             self.progress = self.progress.after_read(self.recipe.batch_images)
         return self.batches if turn.reads != "none" else (None,) * self.engine.layout.accumulation
 
@@ -113,7 +141,6 @@ class Run:
         """Play one turn of a step; what it did is read after the next step, or when `settle` is called."""
         if number == 0:
             whereabouts.note("the step", steps=self.progress.steps)
-            self.engine.pace.begin_step()
             faults.reach("step")
         batches = self.read(turn)
         whereabouts.note(f"turn {turn.name}")
@@ -181,15 +208,15 @@ class Run:
 
     def project(self, figures: Mapping[str, float]) -> None:
         """Send figures of the log to the trackers as well."""
-        if self.trackers is not None:
-            self.trackers.log(figures, self.progress.images_seen)
+        for failure in self.trackers.log(figures, self.progress.images_seen) if self.trackers is not None else []:
+            self.log.event("alarm", self.progress, reason=failure)
 
     def close(self) -> None:
         """Let a save in flight end, stop workers, give signals back, put the log on disk."""
         self.checkpoints.close()
-        if self.trackers is not None:
-            self.trackers.close()
-        for failure in self.webhook.close() if self.webhook is not None else []:
+        failures = self.trackers.close() if self.trackers is not None else []
+        failures += self.webhook.close() if self.webhook is not None else []
+        for failure in failures:
             self.log.event("alarm", self.progress, reason=failure)
         self.preemption.close()
         self.feed.close()

@@ -112,7 +112,7 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
     run.saved_images = run.progress.images_seen
     run.owes_evaluation = is_evaluation_owed(run)
     if not run.is_complete:  # else nothing is played again, and the log stays whole
-        run.log.resume_at(record["log_bytes"], record["time_s"])
+        run.log.resume_at(record["log_bytes"], record["time_s"], run.progress.images_seen)
 
 
 def _load_tensors(run: "Run", tensors: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bigtrain.data import process
-from bigtrain.data.feed import Feed
+from bigtrain.data.feed import ASK_S, Feed
 from bigtrain.data.shards import ShardSet
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.layout import Layout
@@ -157,6 +157,32 @@ def test_a_damaged_sample_stops_the_feed_when_its_batch_is_due_and_in_one_senten
     feed.close()
 
 
+class StopAskedError(Exception):
+    pass
+
+
+class Patience:
+    """Gives way after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def __call__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise StopAskedError
+
+
+def test_without_workers_a_read_gives_way_between_parcels(tmp_path):
+    make_shards(tmp_path, [200])
+    shards = ShardSet.open(tmp_path)
+    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 64, 128), 0)
+    with pytest.raises(StopAskedError):
+        feed.read(0, Patience(1))
+    assert len(feed.read(0, Patience(2))) == 2
+    feed.close()
+
+
 # The rest needs processes of its own: they are forked from this one, which has torch imported already.
 
 
@@ -282,6 +308,47 @@ def test_a_killed_worker_is_a_sentence_not_a_hang(tmp_path):
     child = Child(lose_a_worker)
     assert re.match(r"a process that reads data ended .* lower data.num_workers", child.read_line())
     child.kill()
+
+
+@pytest.fixture
+def slow_load(monkeypatch):
+    """Have workers take so many seconds for the parcel with sample 7."""
+    load = ShardSet.load
+
+    def arm(seconds):
+        def load_slowly(self, numbers):
+            if 7 in numbers:
+                time.sleep(seconds)
+            return load(self, numbers)
+
+        monkeypatch.setattr(ShardSet, "load", load_slowly)
+
+    return arm
+
+
+def test_a_wait_for_a_worker_that_hangs_gives_way_and_closing_ends_it_at_once(tmp_path, slow_load):
+    slow_load(20 * DEADLINE_S)
+    make_shards(tmp_path, [8])
+    shards = ShardSet.open(tmp_path)
+    feed = Feed(shards, shards.order(0, 1), Layout(0, 1, 8, 8), 1)
+    with pytest.raises(StopAskedError):
+        feed.read(0, Patience(3))
+    workers = [worker.pid for worker in feed._stream._workers]
+    started_s = time.monotonic()
+    feed.close()
+    wait_until(lambda: not any(map(is_alive, workers)))
+    assert time.monotonic() - started_s < DEADLINE_S
+
+
+def test_a_long_wait_for_a_worker_loses_nothing(tmp_path, slow_load):
+    slow_load(3 * ASK_S)
+    make_shards(tmp_path, [20])
+    shards = ShardSet.open(tmp_path)
+    feed, questions = Feed(shards, shards.order(0, 1), Layout(0, 1, 4, 4), 2), Patience(1000)
+    read = [feed.read(position, questions)[0].sample_N.tolist() for position in range(0, 40, 4)]
+    feed.close()
+    assert sum(read, []) == shards.order(0, 1).samples(np.arange(40)).tolist()
+    assert 1000 - questions.left > len(read), "nobody was asked during the wait"
 
 
 def test_closing_ends_the_workers(tmp_path):

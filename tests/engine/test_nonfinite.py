@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain.engine.engine import Engine, EngineSettings
-from bigtrain.engine.optimizers import AdamSettings, named_state
+from bigtrain.engine.optimizers import AdamSettings
 from bigtrain.engine.processes.launch import start
 from bigtrain.engine.ranks import Ranks
 from bigtrain.games.base import Turn
@@ -57,14 +57,14 @@ def poison(engine: Engine, where: str, value: float) -> None:
 def snapshot(engine: Engine) -> dict[str, Tensor]:
     tensors = {f"{n}.{k}": t.clone() for n, net in engine.game.networks.items() for k, t in net.state_dict().items()}
     tensors |= {f"game.{key}": tensor.clone() for key, tensor in engine.game.state.state_dict().items()}
-    for name, player in engine.players.items():
-        tensors |= {f"{name}/{k}": t.clone() for k, t in named_state(player, engine.optimizers[name]).items()}
+    for name, wrapped in engine.wrapped.items():
+        tensors |= {f"{name}/{key}": tensor.clone() for key, tensor in wrapped.state().items()}
     return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in ("u", "v")}
 
 
-def build_engine(ranks: Ranks, game: str, precision: str = "fp32") -> Engine:
+def build_engine(ranks: Ranks, game: str, precision: str = "fp32", kind: str = "ddp") -> Engine:
     """Return the engine of a toy game, whose first step plays all its turns."""
-    launch = start("plain" if ranks.world == 1 else "ddp", timeout_minutes=1)
+    launch = start("plain" if ranks.world == 1 else kind, 1, ("discriminator", "generator"))
     layout = Layout(ranks.rank, ranks.world, 8, BATCH_IMAGES)
     optimizers = {name: AdamSettings() for name in ("generator", "discriminator")}
     build, groups = {
@@ -90,10 +90,10 @@ def batches_of(engine: Engine) -> tuple[Any, ...]:
 
 
 def poisoned_turn(
-    ranks: Ranks, where: str, value: float, name: str, game: str, precision: str = "fp32"
+    ranks: Ranks, where: str, value: float, name: str, game: str, precision: str = "fp32", kind: str = "ddp"
 ) -> tuple[bool, list[str], dict[str, Any]]:
     """Play a good step, then a turn that is poisoned on the last rank; return what changed."""
-    engine = build_engine(ranks, game, precision)
+    engine = build_engine(ranks, game, precision, kind)
     (turn,) = [turn for turn in play_step(engine) if turn.name == name]
     before = snapshot(engine)
     if ranks.rank == ranks.world - 1:
@@ -116,6 +116,16 @@ def test_a_poisoned_turn_changes_nothing_on_any_rank(
     world: int, game: str, where: str, value: float, name: str
 ) -> None:
     assert_nothing_changes(world, game, where, value, name)
+
+
+@pytest.mark.two_process
+@pytest.mark.parametrize(("kind", "where", "name"), [("zero1", "gradient", TURNS[2]), ("zero2", "loss", TURNS[1])])
+def test_under_zero_a_poisoned_turn_changes_nothing_on_any_rank(kind: str, where: str, name: str) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'bigtrain[deepspeed]'")
+    # On the last rank alone: the other one's stretch of the weights has finite gradients, and must not move either.
+    for stepped, changed, _ in run_ranks(2, poisoned_turn, where, VALUES[0], name, "stylegan2", "fp32", kind):
+        assert not stepped
+        assert not changed
 
 
 def is_played(game: str, name: str) -> bool:

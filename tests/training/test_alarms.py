@@ -2,20 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from bigtrain.engine.ranks import Ranks
 from bigtrain.networks.layers.singular import largest_weights
-from bigtrain.training.health import monitors
+from bigtrain.training.health import alarms, monitors
 from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.hooks.evaluate import Evaluate
 from bigtrain.training.log import read_log
+from bigtrain.training.loop import train
 from bigtrain.training.run import Run
+from bigtrain.training.saving import save
 from tests.rank_pool import run_ranks
-from tests.training.toy_runs import play, toy_overrides
+from tests.training.toy_runs import play, toy_overrides, toy_run
 
 ONSET_STEP = 10
 OPTIONS = ("total_images=192", "log={every_images: 16, tensorboard: false}", "checkpoint.every_images=32")
@@ -85,6 +87,38 @@ def test_a_recipe_may_ask_for_a_rollback_on_an_alarm(digits: Path, tmp_path: Pat
     assert (rollback["images_seen"], rollback["from_images"]) == (128, 160)
     last = [event for event in read_log(tmp_path / "log.jsonl") if event["event"] == "status"][-1]
     assert last["sample_diversity"] > 0.05
+
+
+def flapping(ranks: Ranks, overrides: list[str], alarms: int) -> list[int]:
+    """Raise an alarm after every second checkpoint of a run; return which checkpoints are pinned at its end."""
+    run = toy_run(ranks, overrides)
+    run.hooks.append(Flap())
+    train(run)
+    pinned = run.checkpoints.pinned()
+    run.close()
+    assert all(reason.startswith("last good checkpoint before an alarm") for reason in pinned.values())
+    assert len(Flap.onsets) == alarms
+    return sorted(pinned)
+
+
+class Flap:
+    """A hook that pins as an alarm does."""
+
+    onsets: ClassVar[list[int]] = []
+
+    def due(self, run: Run) -> bool:
+        return run.progress.images_seen % 32 == 0
+
+    def run(self, run: Run) -> None:
+        save(run)
+        self.onsets.append(run.progress.images_seen)
+        alarms._pin_before(run, self.onsets[-1], monitors.Finding("diversity", "diversity", 0.0, "made up"))
+
+
+def test_an_alarm_that_comes_and_goes_keeps_the_first_checkpoint_and_the_newest(digits: Path, tmp_path: Path) -> None:
+    overrides = toy_overrides(digits, tmp_path, "total_images=256", "log.every_images=0", "checkpoint.every_images=32")
+    assert run_ranks(1, flapping, overrides, 8) == [[32, 192, 224, 256]]
+    assert saved(tmp_path) == [32, 192, 224, 256]
 
 
 def worse_evaluation(ranks: Ranks, overrides: list[str]) -> None:

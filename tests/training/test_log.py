@@ -37,11 +37,33 @@ def test_a_resume_cuts_back_to_the_offset_and_goes_on_there(tmp_path: Path) -> N
     offset = log.offset()
     log.event("lost", PROGRESS)
     again = RunLog(path, is_writer=True)
-    again.resume_at(offset, time_before_s=100.0)
+    again.resume_at(offset, time_before_s=100.0, images_seen=64)
     again.event("second", PROGRESS)
     first, second = read_log(path)
     assert (first["event"], second["event"]) == ("first", "second")
     assert second["time_s"] >= 100
+
+
+def test_a_resume_keeps_what_was_said_of_the_save_it_starts_from(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path, is_writer=True)
+    log.event("status", PROGRESS)
+    offset = log.offset()
+    later = Progress(steps=3, images_seen=96)
+    for event, progress in (
+        ("checkpoint", PROGRESS),
+        ("status", later),
+        ("checkpoint", later),
+        ("preempted", PROGRESS),
+    ):
+        log.event(event, progress)
+    with path.open("a") as stream:
+        stream.write('{"event": "cu')
+    again = RunLog(path, is_writer=True)
+    again.resume_at(offset, 0.0, images_seen=64)
+    again.event("resumed", PROGRESS)
+    assert [event["event"] for event in read_log(path)] == ["status", "checkpoint", "preempted", "resumed"]
+    assert path.read_text().count("\n") == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*could not be written")

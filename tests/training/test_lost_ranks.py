@@ -43,9 +43,9 @@ def fail_in_place(ranks: Ranks, overrides: list[str], how: str, rank: int) -> No
         asked = Preemption.requested
         visits = iter(range(1000))
 
-        def break_once(self: Preemption) -> bool:
+        def break_once(self: Preemption, gave_way: bool = False) -> bool:
             if next(visits) != 3:
-                return asked(self)
+                return asked(self, gave_way)
             if how == "stand still":
                 time.sleep(HANG_LIMIT_S)
             return False

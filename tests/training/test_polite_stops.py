@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bigtrain.data import feed
 from bigtrain.engine import faults
 from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.engine.ranks import Ranks
@@ -20,6 +23,7 @@ from tests.training.toy_runs import as_json, enter, toy_overrides
 
 pytestmark = pytest.mark.two_process
 HANG_LIMIT_S = 200.0
+HUNG_READ = 6  # the second of step 3
 EVALUATE = (
     "evaluate={every_images: 64, num_images: 64, batch_images: 8, standing_batches: 1, standing_images: 16, "
     "kernel: {subsets: 2, subset_size: 20}, extractor: {kind: classifier, shown_images: 300}}"
@@ -29,7 +33,8 @@ PHASES = {
     "start-up": ("the classifier", 0),
     "first step": ("slow@backward:1", 1),
     "step": ("slow@backward:10", 3),
-    "data wait": ("slow@data:5", 3),
+    "data wait of rank 0": ("a worker of rank 0", 2),
+    "data wait of rank 1": ("a worker of rank 1", 2),
     "gradient accumulation": ("slow@backward:9", 3),
     "evaluation": ("slow@evaluate:2", 4),
     "last evaluation": ("slow@evaluate:6", 8),
@@ -65,11 +70,33 @@ def live(ranks: Ranks, overrides: list[str], phase: str, ready: Path) -> None:
         classifier._fit = slow_fit  # rank 0 alone trains it
         if ranks.rank == 1:
             (ready / "1").touch()
+    elif phase.startswith("data wait"):
+        hang_a_worker(site.endswith(str(ranks.rank)), lambda: (ready / f"{ranks.rank}").touch())
+        overrides = [*overrides, "data.num_workers=1"]
     else:
         os.environ[faults.VARIABLE] = site
     status = enter(ranks, overrides)
     sys.stderr.flush()
     os._exit(status)
+
+
+def hang_a_worker(is_hung: bool, tell: Callable[[], None]) -> None:
+    """Have this rank's worker never come back from some read, as from a file system that is away, and tell when the
+    rank asks for that one: a rank whose worker does not hang has it, and waits for the other."""
+    reads, loads = itertools.count(1), itertools.count(1)
+    read, load = feed.Feed.read, feed._Samples.__getitem__
+
+    def told_read(self: feed.Feed, *arguments: Any) -> Any:
+        if next(reads) == HUNG_READ:
+            tell()
+        return read(self, *arguments)
+
+    def hung_load(self: feed._Samples, numbers: Any) -> Any:
+        if next(loads) == HUNG_READ and is_hung:
+            time.sleep(HANG_LIMIT_S)
+        return load(self, numbers)
+
+    feed.Feed.read, feed._Samples.__getitem__ = told_read, hung_load  # type: ignore[method-assign]
 
 
 def stop_and_go_on(digits: Path, folder: Path, phase: str, signum: int, receivers: tuple[int, ...]) -> None:
@@ -126,7 +153,8 @@ def quiet_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 REDUCED = [
     ("start-up", signal.SIGUSR1, (1,)),
     ("first step", signal.SIGTERM, (0,)),
-    ("data wait", signal.SIGUSR2, (0, 1)),
+    ("data wait of rank 0", signal.SIGUSR2, (1,)),
+    ("data wait of rank 1", signal.SIGTERM, (1,)),
     ("gradient accumulation", signal.SIGUSR2, (1,)),
     ("evaluation", signal.SIGTERM, (1,)),
     ("last evaluation", signal.SIGUSR2, (0,)),

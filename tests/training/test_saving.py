@@ -172,7 +172,8 @@ def test_any_failed_write_costs_one_checkpoint_and_nothing_else(
     limit = {"hang_limit_s": 1800.0}
     assert run_ranks(2, enter_with_fault, toy_overrides(digits, tmp_path / "q", *settings), "", **limit) == [0, 0]
     assert run_ranks(2, enter_with_fault, toy_overrides(digits, tmp_path / "r", *settings), text, **limit) == [0, 0]
-    alarms = events(tmp_path / "r", "alarm")
+    # On a busy machine a run this long may name a straggler too.
+    alarms = [event for event in events(tmp_path / "r", "alarm") if "failed_saves" in event]
     assert [event["failed_saves"] for event in alarms] == [1] * writes
     assert [event["images_seen"] for event in events(tmp_path / "r", "checkpoint")] == [
         number * 2 * BATCH_IMAGES for number in range(1, writes + 1)

@@ -1,6 +1,8 @@
 """Three starts of a job in a row that come no further are enough."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,6 +112,32 @@ def test_a_crash_is_worth_another_start(tmp_path: Path, status: int) -> None:
 @pytest.mark.parametrize("status", [2, 3, 4, 5, 6, 7, 8, 10, 126, 127, 130])
 def test_what_a_user_must_put_right_is_not(tmp_path: Path, status: int) -> None:
     assert after_crash(tmp_path, status, environment()) == status
+
+
+NAN_FROM_STEP_3 = ";".join(f"nan@backward:{visit}" for visit in range(5, 60))  # two turns a step
+
+
+@pytest.mark.parametrize(("status", "words"), [(5, "did not get past it"), (6, "damaged")])
+def test_what_comes_again_in_every_start_ends_the_job_after_one(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, words: str
+) -> None:
+    # A start has gone back to its checkpoint as often as it may, and read a shard that no other node holds otherwise.
+    shards = tmp_path / "digits"
+    shutil.copytree(digits, shards)
+    overrides = toy_overrides(shards, tmp_path / "run", "checkpoint.every_images=16", "watchdog.most_rollbacks=1")
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    if status == 5:
+        monkeypatch.setenv("BIGTRAIN_FAULT", NAN_FROM_STEP_3)
+    else:
+        for shard in shards.glob("*.tar"):
+            content = bytearray(shard.read_bytes())
+            content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+            shard.write_bytes(content)
+    ended, _, err = finish(start_training(overrides))
+    assert ended == status
+    assert re.search(words, err)
+    assert after_crash(tmp_path / "run", 1, environment()) == status  # launchers return 1 for any of them
+    assert [start.exit_status for start in read_ledger(tmp_path / "run")] == [status]
 
 
 def test_the_main_process_s_own_status_counts_before_that_of_a_killed_task(tmp_path: Path) -> None:

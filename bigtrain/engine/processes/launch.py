@@ -2,7 +2,11 @@
 recipe."""
 
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -87,7 +91,9 @@ def join() -> Launch:
 
 
 def _replicated(timeout: timedelta) -> Accelerator:
-    return Accelerator(
+    # Accelerate advises a setting that would still have DDP broadcast buffers.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    accelerator = Accelerator(
         mixed_precision="no",  # autocast is entered per turn, so that penalty turns may stay in float32
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
@@ -99,6 +105,38 @@ def _replicated(timeout: timedelta) -> Accelerator:
             InitProcessGroupKwargs(timeout=timeout),
         ],
     )
+    if accelerator.num_processes > 1:
+        _use_up_warning(accelerator.device)
+    return accelerator
+
+
+def _use_up_warning(device: torch.device) -> None:
+    """Have DDP say here, unheard, what it says once a process: that the parameters of a forward pass were all used.
+
+    Of a game's turns some use all and some do not, so looking for unused ones is right. The words come from C++, past
+    Python's filters; a forward pass of one weight uses them up.
+    """
+    with _without_line(b"find_unused_parameters=True was specified in DDP constructor"):
+        module = torch.nn.Linear(1, 1, bias=False, device=device)
+        ddp = torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+        ddp(torch.ones(1, 1, device=device))
+
+
+@contextmanager
+def _without_line(words: bytes) -> Iterator[None]:
+    """Hold back what is written to stderr inside, by any language, and let go of all but lines with some words."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            aside.seek(0)
+            os.write(2, b"".join(line for line in aside if words not in line))
 
 
 def _deepspeed(stage: int, timeout: timedelta, players: Sequence[str]) -> Accelerator:

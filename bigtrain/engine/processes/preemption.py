@@ -131,10 +131,11 @@ class Preemption:
         return self._signals.caught is not None
 
     def give_way(self) -> None:
-        """Be called between parts of long work that all ranks do `together`, and end it where a stop is asked for.
+        """Be called between parts of long work, and end it where a stop is asked for.
 
         Nothing is agreed here: what this rank knows yet decides, its own signal or word of another's. Ranks that have
-        not heard get the error from `together`, with the same exit status.
+        not heard learn it at the end of the work, which they reach together: from `together`, which raises on them with
+        the same exit status, or from `requested`, told that this one gave way.
 
         Raises:
             StoppedError: a stop is asked for.
@@ -143,9 +144,13 @@ class Preemption:
         if asked is not None:
             raise StoppedError(f"stopped by {asked}")
 
-    def requested(self) -> bool:
-        """Tell all ranks whether any was asked to stop; true ever after. All ranks call it, equally often."""
-        if self.reason is None and self._ranks.any_true(self.pending):
+    def requested(self, gave_way: bool = False) -> bool:
+        """Tell all ranks whether any was asked to stop; true ever after. All ranks call it, equally often.
+
+        Args:
+            gave_way: whether this rank has left work because of a stop, perhaps another's who has not said so here.
+        """
+        if self.reason is None and self._ranks.any_true(self.pending or gave_way):
             caught = self._ranks.gather_objects(self._signals.caught)
             self.reason = ", ".join(f"{name} on rank {rank}" for rank, name in enumerate(caught) if name)
         return self.reason is not None

@@ -13,6 +13,7 @@ from bigtrain.training.saving import pin_best
 
 LAST_GOOD = "last good checkpoint: "  # of one kind of measurement; moves on while all is well
 BEFORE_ALARM = "last good checkpoint before an alarm: "  # stays until a person removes the file PINNED
+MOST_BEFORE_ALARM = 4  # of these: an alarm that comes and goes would fill the disk; the first stays, and the newest
 
 
 def judge(run: Run, kind: str, figures: Mapping[str, float]) -> None:
@@ -93,3 +94,7 @@ def _pin_before(run: Run, onset_images: int, finding: Finding) -> None:
         return
     run.checkpoints.unpin(images)  # a pin that would move on, for one that stays
     run.checkpoints.pin(images, f"{BEFORE_ALARM}{finding.reason}")
+    held = sorted(images for images, reason in run.checkpoints.pinned().items() if reason.startswith(BEFORE_ALARM))
+    for surplus in held[1 : 1 + len(held) - MOST_BEFORE_ALARM]:
+        run.checkpoints.unpin(surplus)
+        pin_best(run)  # it may be wanted as the best
