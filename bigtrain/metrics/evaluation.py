@@ -23,6 +23,7 @@ from bigtrain.metrics.measures import MEASURES, Figures, Measure, Subject
 from bigtrain.metrics.names import Metric
 from bigtrain.metrics.real import own_batches, real_statistics, sample_size
 from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.metrics.weights import WeightStore
 
 Generate = Callable[[Tensor], Tensor]
 """Image numbers, int64 [N] on the extractor's device -> uint8 [N, C, H, W]; image i depends on its number alone."""
@@ -210,7 +211,12 @@ def _described(extractor: Extractor) -> dict[str, Any]:
 
 
 def build_evaluator(
-    settings: EvaluationSettings, real: RealImages, cache: Path, device: torch.device, ranks: Ranks = ONE_PROCESS
+    settings: EvaluationSettings,
+    real: RealImages,
+    cache: Path,
+    device: torch.device,
+    ranks: Ranks = ONE_PROCESS,
+    weights: WeightStore | None = None,
 ) -> Evaluator:
     """Return a ready evaluator: everything that can fail about weights and real images fails here, before training.
 
@@ -220,11 +226,14 @@ def build_evaluator(
         cache: folder for trained extractors and real statistics; several runs may share it.
         device: where to extract.
         ranks: the processes of the run, all of which call this together.
+        weights: where published weights are looked for; None: where the environment says.
 
     Raises:
         WeightsError: a weight file is missing or damaged.
         RecipeError: the extractor cannot read such images.
         DataError: there are too few real images, or one cannot be read.
     """
-    extractors = {name: each.build(real, cache, device, ranks) for name, each in settings.extractor_settings.items()}
+    extractors = {
+        name: each.build(real, cache, device, ranks, weights) for name, each in settings.extractor_settings.items()
+    }
     return Evaluator(settings, real, extractors, cache, ranks)

@@ -16,10 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain.metrics.exchange import Ranks
+from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.registry import Registry
 
 EXTRACTORS = Registry("feature extractor")
+
+
+class RealSet(Protocol):
+    """What extractors ask of real images."""
+
+    @property
+    def image(self) -> ImageSpec:
+        """What every image is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,17 @@ class ExtractorSettings(Protocol):
 
     kind: str
 
-    def build(self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks) -> "Extractor":
+    def build(
+        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+    ) -> "Extractor":
         """Return the extractor on `device`; all ranks call it together, before training starts.
+
+        Args:
+            real: the images that it will be shown.
+            cache: folder for what it trains.
+            device: where it computes.
+            ranks: the processes.
+            weights: where published weights are looked for; None: where the environment says.
 
         Raises:
             WeightsError: a weight file is missing or damaged.

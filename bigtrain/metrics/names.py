@@ -8,13 +8,21 @@ coverage) for every extractor and `is_NAME` (inception score) for those that tel
 from dataclasses import dataclass
 
 from bigtrain.metrics.extractors.classifier import ClassifierSettings
+from bigtrain.metrics.extractors.dinov2 import Dinov2Settings
 from bigtrain.metrics.extractors.inception import InceptionSettings
 from bigtrain.metrics.extractors.random_features import RandomSettings
+from bigtrain.metrics.extractors.vgg16 import Vgg16Settings
 from bigtrain.metrics.features import EXTRACTORS
 from bigtrain.recipe.registry import Registry
 
 FRECHET, KERNEL, SCORE, PRDC = "frechet", "kernel", "score", "prdc"
-ALL = (ClassifierSettings, InceptionSettings, RandomSettings)  # importing them fills the table
+ALL = (
+    ClassifierSettings,
+    Dinov2Settings,
+    InceptionSettings,
+    RandomSettings,
+    Vgg16Settings,
+)  # importing them fills the table
 WITH_LOGITS = (ClassifierSettings, InceptionSettings)
 OWN_NAMES = {"fd_inception": "fid", "kd_inception": "kid", "is_inception": "is"}
 PREFIXES = {FRECHET: "fd", KERNEL: "kd", SCORE: "is", PRDC: "prdc"}

@@ -43,3 +43,24 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classifier(digits: RealImages, shared_cache: Path) -> Extractor:
     """The default classifier of the digits."""
     return ClassifierSettings().build(digits, shared_cache, torch.device("cpu"), ONE_PROCESS)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of seeded random weights of torch-fidelity's Inception, BatchNorm's statistics set so that images differ
+    in its features."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save({}, path)
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = None  # torch's word for a plain average
+        with torch.no_grad():
+            network.train()(torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8))
+    torch.save(network.state_dict(), path)
+    return path

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -17,11 +18,13 @@ import torch
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from bigtrain.metrics import weights
 from bigtrain.metrics.exchange import ONE_PROCESS
 from bigtrain.metrics.extractors import inception
 from bigtrain.metrics.extractors.clean_resize import clean_resize
-from bigtrain.metrics.extractors.inception import InceptionSettings, default_weights_path
+from bigtrain.metrics.extractors.inception import InceptionSettings
 from bigtrain.metrics.features import Extractor, RealImages
+from bigtrain.metrics.weights import INCEPTION, WeightStore
 from bigtrain.recipe.errors import RecipeError, WeightsError
 from bigtrain.recipe.image import ImageSpec
 
@@ -33,27 +36,14 @@ def real_of(channels: int) -> RealImages:
     return RealImages(ImageSpec(32, channels, 0), 4, "x", lambda numbers: (image[list(numbers)], torch.zeros(4).long()))
 
 
-def build(weights: Path | None, channels: int = 3) -> Extractor:
-    settings = InceptionSettings(weights=None if weights is None else str(weights))
+def build(path: Path | None, channels: int = 3) -> Extractor:
+    settings = InceptionSettings(weights=None if path is None else str(path))
     return settings.build(real_of(channels), Path("/nowhere"), CPU, ONE_PROCESS)
 
 
 @pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of seeded random weights of torch-fidelity's architecture."""
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save({}, path)
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
-    torch.save(network.state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def extractor(random_weights: Path) -> Extractor:
-    return build(random_weights)
+def extractor(inception_weights: Path) -> Extractor:
+    return build(inception_weights)
 
 
 @pytest.fixture
@@ -61,7 +51,13 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No weights at the default place, no word about being offline; returns the default place."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    return default_weights_path()
+    monkeypatch.delenv("BIGTRAIN_WEIGHTS", raising=False)
+    return WeightStore().places()[-1] / INCEPTION.name
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    """Let the file be published elsewhere, or be another one."""
+    monkeypatch.setattr(inception, "INCEPTION", replace(INCEPTION, **changes))
 
 
 def pictures(channels: int) -> torch.Tensor:
@@ -69,20 +65,22 @@ def pictures(channels: int) -> torch.Tensor:
     return torch.randint(0, 256, (2, channels, 32, 32), dtype=torch.uint8, generator=generator)
 
 
-def test_features_are_torch_fidelitys(extractor: Extractor, random_weights: Path):
+def test_features_are_torch_fidelitys(extractor: Extractor, inception_weights: Path):
     theirs = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(random_weights)
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
     )
-    feature_ND = extractor(pictures(3))
-    assert feature_ND.shape == (2, 2048)
-    assert feature_ND.dtype == torch.float32
-    assert feature_ND.std() > 0
-    assert torch.equal(feature_ND, theirs(pictures(3))[0])
+    layers = extractor.layers(pictures(3))
+    assert layers.logit_NK is not None
+    assert (layers.feature_ND.shape, layers.logit_NK.shape) == ((2, 2048), (2, 1008))
+    assert layers.feature_ND.dtype == torch.float32
+    assert layers.feature_ND.std() > 0
+    for ours, other in zip((layers.feature_ND, layers.logit_NK), theirs(pictures(3)), strict=True):
+        assert torch.equal(ours, other)
 
 
-def test_figures_carry_the_known_names(extractor: Extractor, random_weights: Path):
+def test_figures_carry_the_known_names(extractor: Extractor, inception_weights: Path):
     assert (extractor.figure_prefix, extractor.kernel_prefix, extractor.dims) == ("fid", "kid", 2048)
-    assert extractor.fingerprint == hashlib.sha256(random_weights.read_bytes()).hexdigest()
+    assert extractor.fingerprint == hashlib.sha256(inception_weights.read_bytes()).hexdigest()
 
 
 def test_gray_images_count_as_rgb_of_equal_channels(extractor: Extractor):
@@ -104,16 +102,16 @@ def test_named_file_that_is_missing_is_named(tmp_path: Path, empty_home: Path):
 
 def test_offline_without_weights_says_which_file_goes_where(empty_home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(inception.urllib.request, "urlopen", lambda *a, **k: pytest.fail("tried to download"))
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *a, **k: pytest.fail("tried to download"))
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE forbids") as caught:
         build(None)
-    assert str(empty_home) in str(caught.value)
+    assert str(empty_home.parent) in str(caught.value)
     assert empty_home.name == "weights-inception-2015-12-05-6726825d.pth"
-    assert "evaluate.extractor.weights" in str(caught.value)
+    assert "key `weights`" in str(caught.value)
 
 
 def test_absent_network_is_an_error_soon(empty_home: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inception, "WEIGHTS_URL", "http://127.0.0.1:9/weights.pth")
+    publish(monkeypatch, source="http://127.0.0.1:9/weights.pth")
     started_s = time.monotonic()
     with pytest.raises(WeightsError, match="the download failed"):
         build(None)
@@ -126,31 +124,31 @@ def test_silent_server_is_an_error_soon(empty_home: Path, monkeypatch: pytest.Mo
         def do_GET(self) -> None:
             time.sleep(2)
 
-    monkeypatch.setattr(inception, "DOWNLOAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT_S", 0.3)
     with serve(Silent) as url:
-        monkeypatch.setattr(inception, "WEIGHTS_URL", url)
+        publish(monkeypatch, source=url)
         with pytest.raises(WeightsError, match="timed out"):
             build(None)
 
 
-def test_download_is_checked_and_kept(empty_home: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch):
-    with serve(files_of(random_weights)) as url:
-        monkeypatch.setattr(inception, "WEIGHTS_URL", url)
+def test_download_is_checked_and_kept(empty_home: Path, inception_weights: Path, monkeypatch: pytest.MonkeyPatch):
+    with serve(files_of(inception_weights)) as url:
+        publish(monkeypatch, source=url)
         with pytest.raises(WeightsError, match="does not start with 6726825d"):
             build(None)
         assert list(empty_home.parent.iterdir()) == []
-        sha256 = hashlib.sha256(random_weights.read_bytes()).hexdigest()
-        monkeypatch.setattr(inception, "WEIGHTS_SHA256_START", sha256[:8])
-        assert inception.find_weights(None) == empty_home
-    assert empty_home.read_bytes() == random_weights.read_bytes()
+        sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+        publish(monkeypatch, source=url, sha256_start=sha256[:8])
+        assert WeightStore().get(inception.INCEPTION).path == empty_home
+    assert empty_home.read_bytes() == inception_weights.read_bytes()
     assert list(empty_home.parent.iterdir()) == [empty_home]
-    assert inception.find_weights(None) == empty_home  # the server is gone by now
+    assert WeightStore().get(inception.INCEPTION).origin == "published"  # the server is gone by now
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
-def test_file_that_is_no_inception_is_refused(tmp_path: Path, random_weights: Path, damage: str):
+def test_file_that_is_no_inception_is_refused(tmp_path: Path, inception_weights: Path, damage: str):
     path = tmp_path / "bad.pth"
-    whole = random_weights.read_bytes()
+    whole = inception_weights.read_bytes()
     if damage == "other":
         torch.save(torch.nn.Linear(2, 2).state_dict(), path)
     else:
@@ -204,14 +202,14 @@ def serve(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
             thread.join()
 
 
-def test_the_resize_of_clean_fid_is_pillows_and_another_protocol(random_weights: Path, extractor: Extractor):
+def test_the_resize_of_clean_fid_is_pillows_and_another_protocol(inception_weights: Path, extractor: Extractor):
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     resized = clean_resize(image)
     for number, channel in ((0, 0), (1, 2)):
         pillow = Image.fromarray(image[number, channel].numpy().astype("float32"))
         theirs = torch.tensor(numpy.asarray(pillow.resize((299, 299), Image.Resampling.BICUBIC)))
         assert (resized[number, channel] - theirs.clamp(0, 255)).abs().max() < 0.01
-    settings = InceptionSettings(weights=str(random_weights), resize="clean")
+    settings = InceptionSettings(weights=str(inception_weights), resize="clean")
     clean = settings.build(real_of(3), Path("/nowhere"), CPU, ONE_PROCESS)
     assert clean.name != extractor.name  # what is cached is cached under the name
     assert "clean-fid" in clean.facts["resize"]

@@ -23,6 +23,7 @@ from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, wr
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.extractors.classifier_network import ClassifierNetwork, to_small
 from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages
+from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Settings
 
@@ -52,8 +53,10 @@ class ClassifierSettings(Settings):
     seed: int = 0
     """Seed of the weights, of the images picked and of their order."""
 
-    def build(self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks) -> Extractor:
-        """Return the extractor, trained by rank 0 where `cache` does not hold it yet.
+    def build(
+        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+    ) -> Extractor:
+        """Return the extractor, trained by rank 0 where `cache` does not hold it yet; `weights` are not used.
 
         Raises:
             RecipeError: the images have no labels, or too few of them.

@@ -38,6 +38,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, relu
 from bigtrain.draws import Draws
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages, with_channels
+from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import Settings
@@ -66,8 +67,10 @@ class RandomSettings(Settings):
     seed: int = 0
     """Seed of the network; figures of two seeds are not comparable."""
 
-    def build(self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks) -> Extractor:
-        """Return the extractor; `cache` and `ranks` are not used.
+    def build(
+        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+    ) -> Extractor:
+        """Return the extractor; `cache`, `ranks` and `weights` are not used.
 
         Raises:
             RecipeError: images with an alpha channel, or under 8 px.
