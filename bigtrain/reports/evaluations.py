@@ -3,14 +3,22 @@
 Figures of different protocols do not compare, so everything here is grouped by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bigtrain.reports.reading import is_number, numbers, read_object
 
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")  # all others are distances
+HIGHER_IS_BETTER = (
+    "inception_score",
+    "is_classifier",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)  # all others are distances
+SPREADS = ("_seeds_std", "_std")
 NOT_COMPARED = ("_std", "_real_against_real")  # ends of figures that say how far to trust another one
 
 
@@ -80,6 +88,11 @@ def is_compared(name: str) -> bool:
 def higher_is_better(name: str) -> bool:
     """Whether more is better."""
     return name.startswith(HIGHER_IS_BETTER)
+
+
+def spread_of(figures: Mapping[str, float], name: str) -> float | None:
+    """Return the standard deviation that stands beside a figure: over seeds, else its own; None where there is none."""
+    return next((figures[name + end] for end in SPREADS if name + end in figures), None)
 
 
 def over_time(values: Sequence[tuple[int, float]], name: str) -> Figure:

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigtrain.reports.comparison import flat
-from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared
+from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared, spread_of
 from bigtrain.reports.lines import FigureLine, lines_of
 from bigtrain.reports.run import RunRecord
-from bigtrain.reports.series import STD
 from bigtrain.reports.units import count, figure
 
 SPECIAL = {
@@ -68,7 +67,7 @@ def _best(shown: Sequence[Evaluation], name: str) -> Evaluation:
 
 
 def _cell(evaluation: Evaluation, name: str, best: float, num_rows: int) -> str:
-    value, spread = evaluation.figures.get(name), evaluation.figures.get(name + STD)
+    value, spread = evaluation.figures.get(name), spread_of(evaluation.figures, name)
     if value is None:
         return "--"
     text = f"${figure(value)}$" if spread is None else f"${figure(value)} \\pm {spread:.2g}$"

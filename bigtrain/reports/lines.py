@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.registry import nearest
-from bigtrain.reports.evaluations import by_protocol
+from bigtrain.reports.evaluations import by_protocol, spread_of
 from bigtrain.reports.reading import is_number
 from bigtrain.reports.run import RunRecord
-from bigtrain.reports.series import NOT_SHOWN, STD, axes_of
+from bigtrain.reports.series import NOT_SHOWN, axes_of
 
 AXES = {"images": "images seen", "steps": "steps", "hours": "hours of training"}
 MOST_NAMES = 12  # that an error lists
@@ -69,7 +69,7 @@ def _evaluated(run: int, record: RunRecord, name: str, axis: str) -> list[Figure
         pairs = [(place, each) for place, each in shown if place is not None]
         if not pairs:
             continue
-        spread = [each.figures.get(name + STD) for _, each in pairs]
+        spread = [spread_of(each.figures, name) for _, each in pairs]
         lines.append(
             FigureLine(
                 run=run,

@@ -39,7 +39,7 @@ from bigtrain.reports.series import (
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_BYTES = 9_900_000  # of a page; 10 MB is the promise
 MOST_FRAMES = 240  # of a time-lapse
-DRAWN_OF_CURVES = ("law", "protocol", "lines", "names")
+DRAWN_OF_CURVES = ("law", "protocol", "lines", "names", "higher")
 MOST_MARKS = 400  # events of a run that are marked on the axes; the newest of them
 
 

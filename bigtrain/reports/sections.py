@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bigtrain.reports.comparison import Row, differing, flat, rows
-from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared
+from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared, spread_of
 from bigtrain.reports.overview import STARTS
 from bigtrain.reports.reading import Event, is_number
 from bigtrain.reports.run import Audit, Curve, RunRecord
-from bigtrain.reports.series import REAL, SAME_SIZE, STD, place_of
+from bigtrain.reports.series import MOST_FIGURES, REAL, SAME_SIZE, place_of
 from bigtrain.reports.units import NOTHING, count, duration, figure, hours, rate
 
 MOST_ROWS = 500  # of a table of events; the newest
@@ -63,7 +63,8 @@ def evaluation_tables(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str, Any]:
-    names = list(dict.fromkeys(name for _, each in members for name in each.figures if is_compared(name)))
+    all_names = list(dict.fromkeys(name for _, each in members for name in each.figures if is_compared(name)))
+    names = all_names[:MOST_FIGURES]
     best = {
         name: (max if higher_is_better(name) else min)(
             each.figures[name] for _, each in members if name in each.figures
@@ -79,6 +80,7 @@ def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str
     return {
         "protocol": protocol,
         "facts": rows([members[-1][1].protocol]),
+        "num_more": len(all_names) - len(names),
         "columns": [{"name": name, "is_up": higher_is_better(name)} for name in names],
         "rows": [
             {"run": run, "images": count(each.images_seen), "cells": [_cell(each, name, best[name]) for name in names]}
@@ -89,7 +91,7 @@ def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str
 
 
 def _cell(evaluation: Evaluation, name: str, best: float) -> dict[str, Any]:
-    value, spread = evaluation.figures.get(name), evaluation.figures.get(name + STD)
+    value, spread = evaluation.figures.get(name), spread_of(evaluation.figures, name)
     text = figure(value) if spread is None else f"{figure(value)} ± {spread:.2g}"
     return {"text": text, "is_best": value == best}
 
@@ -109,7 +111,8 @@ def curve_sections(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "protocol": protocol,
             "facts": rows([members[-1][1].protocol]),
             "lines": [_curve_line(run, curve) for run, curve in members],
-            "names": [name for name in _names(members) if is_compared(name)],
+            "names": [name for name in _names(members) if is_compared(name)][:MOST_FIGURES],
+            "higher": [name for name in _names(members) if higher_is_better(name)],
         }
         for (law, protocol), members in found.items()
     ]

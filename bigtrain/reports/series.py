@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bigtrain.reports.evaluations import by_protocol, is_compared
+from bigtrain.reports.evaluations import SPREADS, by_protocol, is_compared, spread_of
 from bigtrain.reports.reading import PLACE, Event, is_number
 from bigtrain.reports.run import RunRecord
 
@@ -16,7 +16,8 @@ FEWEST_POINTS = 200
 SPREAD_FOR_LOG = 50.0  # largest over smallest value from which a panel begins with a logarithmic axis
 HOUR_S = 3600
 DIGITS = 5
-SAME_SIZE, REAL, STD = "_same_size", "_real_against_real", "_std"
+SAME_SIZE, REAL = "_same_size", "_real_against_real"
+MOST_FIGURES = 24  # of one protocol that are drawn and tabulated: there may be one a class
 
 PENALTIES = ("r1", "r2", "gradient_penalty", "lecam", "consistency", "orthogonal", "path_length", "path_length_penalty")
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -184,18 +185,16 @@ def evaluation_panels(records: Sequence[RunRecord]) -> list[Panel]:
     for run, record in enumerate(records):
         hours = _hours_by_images(record.events)
         for protocol, evaluations in by_protocol(record.evaluations).items():
-            names = list(dict.fromkeys(name for each in evaluations for name in each.figures))
+            names = _first_families(list(dict.fromkeys(name for each in evaluations for name in each.figures)))
             x = {
                 "images": [each.images_seen for each in evaluations],
                 "steps": [hours.get(each.images_seen, (None, None))[0] for each in evaluations],
                 "hours": [hours.get(each.images_seen, (None, None))[1] for each in evaluations],
             }
             for name in names:
-                if name.endswith(STD):
-                    continue
-                family = name.removesuffix(SAME_SIZE).removesuffix(REAL)
+                family = _family(name)
                 y = [_value(each.figures.get(name)) for each in evaluations]
-                error = [_value(each.figures.get(name + STD)) for each in evaluations]
+                error = [_value(spread_of(each.figures, name)) for each in evaluations]
                 style = "solid" if name == family else "dash" if is_compared(name) else "dot"
                 shown = _words(name.removeprefix(family).strip("_") or name)
                 line = Line(run, shown, style, y, x, error if any(each is not None for each in error) else None)
@@ -204,6 +203,18 @@ def evaluation_panels(records: Sequence[RunRecord]) -> list[Panel]:
         Panel(_words(family), "", lines, is_measured=True, protocol=protocol, log=_is_wide(lines))
         for (family, protocol), lines in found.items()
     ]
+
+
+def _family(name: str) -> str:
+    """Return the figure that a name is a variant of."""
+    return name.removesuffix(SAME_SIZE).removesuffix(REAL)
+
+
+def _first_families(names: Sequence[str]) -> list[str]:
+    """Return the names, without spreads, of the first MOST_FIGURES figures with all their variants."""
+    shown = [name for name in names if not name.endswith(SPREADS)]
+    families = list(dict.fromkeys(map(_family, shown)))[:MOST_FIGURES]
+    return [name for name in shown if _family(name) in families]
 
 
 def _hours_by_images(events: Sequence[Event]) -> dict[float, tuple[float | None, float | None]]:

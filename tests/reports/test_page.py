@@ -113,6 +113,18 @@ def test_figures_of_different_protocols_are_never_in_one_column_or_plot(tmp_path
     assert "Figures of different protocols do not compare" in render(records)
 
 
+def test_a_figure_a_class_does_not_drown_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    figures = {f"fid_class_{number}": float(number) for number in range(100)} | {"fid_class_0_seeds_std": 0.5}
+    write_evaluation(run, 64000, figures, "fid-2")
+    (record,) = read_runs([run])
+    panels = [panel for panel in evaluation_panels([record]) if panel.protocol == "fid-2"]
+    assert len(panels) == 24
+    assert panels[0].lines[0].error == [0.5]
+    table = page.evaluation_tables([record])["tables"][1]
+    assert (len(table["columns"]), table["num_more"], table["rows"][0]["cells"][0]["text"]) == (24, 76, "0 ± 0.5")
+
+
 def test_recipes_show_first_what_differs(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a", "a"), make_run(tmp_path / "b", "b", objective="relativistic")]
     text = without_scripts(render(read_runs(runs)))

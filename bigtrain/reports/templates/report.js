@@ -14,7 +14,6 @@ const AXES = {
   steps: {title: "steps", tickformat: "~s", hoverformat: ",d"},
   hours: {title: "hours of training", tickformat: "~g", hoverformat: ".2f"},
 };
-const HIGHER = /^(inception_score|precision|recall|density|coverage)/;
 const state = {axis: "images", smooth: 0, marks: true, hidden: new Set(), linking: false};
 const several = data.runs.length > 1;
 const panels = new Map(); // id -> {panel, div}
@@ -52,13 +51,15 @@ function layout(log) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", separators: ".,",
     font: {family: "system-ui, sans-serif", size: 11, color: ink},
     hoverlabel: {bgcolor: css("--card"), bordercolor: grid, font: {color: ink, size: 11}, namelength: -1, align: "left"},
-    xaxis: {...line, title: {text: axis.title, standoff: 4}, tickformat: axis.tickformat, hoverformat: axis.hoverformat},
+    xaxis: {...line, title: {text: axis.title, standoff: 4}, tickformat: axis.tickformat, hoverformat: axis.hoverformat,
+      spikecolor: css("--muted"), spikethickness: 1, spikedash: "dot"},
+    modebar: {bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--ink")},
     yaxis: {...line, type: log ? "log" : "linear", hoverformat: ".4~g", exponentformat: "power", nticks: 6},
     yaxis2: {overlaying: "y", range: [0, 1], visible: false, fixedrange: true},
   };
 }
-const CONFIG = {displaylogo: false, responsive: true, scrollZoom: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "pan2d", "zoom2d"]};
+// Named one by one: plotly's own choice has a button that sends the data to a server.
+const CONFIG = {displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]], plotlyServerURL: ""};
 
 const tint = (panel, line, number) => several ? colour(line.run) : colour(number);
 const dash = (panel, line) => several || panel.is_measured ? line.style : "solid";
@@ -159,11 +160,11 @@ function curves() {
   for (const holder of all("[data-curve]")) {
     const curve = data.curves[Number(holder.dataset.curve)];
     const plots = curve.names.map(name => ({title: name, x: null, y: name}));
-    const distance = curve.names.find(name => !HIGHER.test(name));
+    const distance = curve.names.find(name => !curve.higher.includes(name));
     if (curve.names.includes("recall") && curve.names.includes("precision"))
       plots.unshift({title: "precision against recall", x: "recall", y: "precision"});
-    if (distance && curve.names.includes("inception_score"))
-      plots.unshift({title: `${distance} against inception_score`, x: "inception_score", y: distance});
+    const score = ["inception_score", "is_classifier"].find(name => curve.names.includes(name));
+    if (distance && score) plots.unshift({title: `${distance} against ${score}`, x: score, y: distance});
     if (!holder.children.length) holder.append(...plots.map(plot => curvePanel(plot.title)));
     plots.forEach((plot, number) => drawCurve(all(".plot", holder)[number], curve, plot));
   }
