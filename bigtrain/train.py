@@ -18,6 +18,7 @@ from bigtrain.recipe.load import load_recipe, recipe_text
 from bigtrain.sampling.files import written_aside
 from bigtrain.training.build import build, tracker_names
 from bigtrain.training.loop import train
+from bigtrain.training.retention import sentence_of_best
 from bigtrain.training.run import Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.starts import Starts
@@ -69,6 +70,9 @@ def _train(built: Run) -> None:
     _announce(built)
     is_complete = train(built)
     _say(built, f"is {'done' if is_complete else 'stopped and saved'} at {built.progress.images_seen:,} images")
+    best = sentence_of_best(built.folder, built.recipe) if is_complete and built.launch.ranks.is_main else None
+    if best is not None:
+        _say(built, best)
 
 
 def _announce(built: Run) -> None:

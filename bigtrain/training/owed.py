@@ -4,9 +4,9 @@ What the watchdog learns from it is in the checkpoints after it, not in its own 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bigtrain.metrics.records import EVALUATIONS, TRAINING, EvaluationRecord, read_record
 from bigtrain.recipe.progress import crossed
 
 if TYPE_CHECKING:
@@ -23,20 +23,25 @@ def evaluation_due(run: "Run") -> bool:
 
 def is_evaluation_owed(run: "Run") -> bool:
     """Tell all ranks whether the step that the run stands at calls for an evaluation that was not written."""
-    written = len(list(_files(run))) if run.launch.ranks.is_main else 0
-    return run.launch.ranks.broadcast_object(evaluation_due(run) and written < len(run.recipe.ema))
+    written = {record.average for record in _records(run)} if run.launch.ranks.is_main else set()
+    wanted = {each.name for each in run.recipe.ema}
+    return run.launch.ranks.broadcast_object(evaluation_due(run) and not wanted <= written)
 
 
 def owe_evaluation(run: "Run") -> None:
     """Have the next start make this step's evaluation, also where an earlier start had written it."""
 
     def remove() -> None:
-        for path in _files(run):
-            path.unlink()
+        for record in list(_records(run)):
+            record.path.unlink()
 
     run.write_aside("what is left of an evaluation", remove)
     run.owes_evaluation = True
 
 
-def _files(run: "Run") -> Iterator[Path]:
-    return (run.folder / "evaluations").glob(f"{run.progress.images_seen:012d}-*.json")
+def _records(run: "Run") -> Iterator[EvaluationRecord]:
+    """Yield the training's own evaluations of the step that the run stands at; a watcher's are not the log's."""
+    for path in (run.folder / EVALUATIONS).glob(f"{run.progress.images_seen:012d}-*.json"):
+        record = read_record(path)
+        if record is not None and record.by == TRAINING and record.salt == run.progress.salt:
+            yield record

@@ -4,13 +4,12 @@ What becomes of a save is learnt by all ranks at the same step, so they count al
 """
 
 import contextlib
-import json
-import math
 from typing import TYPE_CHECKING
 
 from bigtrain.engine.checkpoints.checkpoint import NotFiniteError, SaveFailedError
 from bigtrain.recipe.errors import SavesFailedError
 from bigtrain.training.health.watchdog import DivergedError
+from bigtrain.training.retention import best_images
 from bigtrain.training.state import check_ranks, record_of, tensors_of
 
 if TYPE_CHECKING:
@@ -90,28 +89,11 @@ def save(run: "Run") -> None:
 
 
 def pin_best(run: "Run") -> None:
-    """Keep the `keep_best` saved checkpoints of the smallest Frechet distance from being pruned, and let go of
+    """Keep the `keep_best` saved checkpoints that evaluated best by `keep_best_by` from being pruned, and let go of
     others."""
-    saved = set(run.checkpoints.saved())
-    distances = {images: distance for images, distance in evaluated(run).items() if images in saved}
-    best = sorted(distances, key=lambda images: (distances[images], images))[: run.recipe.checkpoint.keep_best]
-    for images in best:
-        run.checkpoints.pin(images, f"{BEST}{distances[images]:.6g}")
+    best = best_images(run.folder, run.recipe, run.checkpoints.saved())
+    for images, why in best.items():
+        run.checkpoints.pin(images, f"{BEST}{why}")
     for images, reason in run.checkpoints.pinned().items():
         if images not in best and reason.startswith(BEST):
             run.checkpoints.unpin(images)
-
-
-def evaluated(run: "Run") -> dict[int, float]:
-    """Return the Frechet distance by images seen, of the recipe's first average and its newest protocol alone."""
-    found: dict[str, dict[int, float]] = {}
-    newest = ""
-    for path in sorted((run.folder / "evaluations").glob("*.json")):
-        record = json.loads(path.read_text())
-        if record["protocol"]["sampling"]["average"] != run.recipe.ema[0].name:
-            continue
-        newest = path.stem.partition("-")[2]  # <images>-<protocol>.json: two protocols are never compared
-        distance = float(next(iter(record["figures"].values())))  # the first figure is the Frechet distance
-        if math.isfinite(distance):
-            found.setdefault(newest, {})[int(record["images_seen"])] = distance
-    return found.get(newest, {})

@@ -14,12 +14,14 @@ from bigtrain.data.settings import DataSettings
 from bigtrain.engine.ema import AverageSettings
 from bigtrain.engine.optimizers import OPTIMIZERS
 from bigtrain.games.base import GAMES, DataFacts
-from bigtrain.metrics.names import FRECHET
+from bigtrain.metrics.figures import ranking_figures
+from bigtrain.metrics.names import FRECHET, METRICS
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.networks.layers.minibatch_std import has_minibatch_std
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.registry import nearest
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
 from bigtrain.training.health.watchdog import WatchdogSettings
@@ -66,6 +68,22 @@ class CheckpointSettings(Settings):
     """How many of the newest checkpoints stay; at least 2, so that a damaged one has a good one before it."""
     keep_best: int = Field(default=0, ge=0)
     """How many checkpoints with the best evaluation stay besides."""
+    keep_best_by: str = FRECHET
+    """Name of the figure that says which evaluation is best, such as fid or recall; frechet: the first of
+    `evaluate.metrics`, a Frechet distance. A figure that this recipe's `evaluate` does not give is taken from watchers'
+    evaluations (`bigtrain evaluate RUN --watch`)."""
+    keep_best_average: Literal["first", "any"] = "first"
+    """Which averages count: the first of `ema`, or for each checkpoint the one that evaluated best."""
+
+    @field_validator("keep_best_by")
+    @classmethod
+    def _refuse_unknown_figure(cls, figure: str) -> str:
+        known = [FRECHET, *ranking_figures(METRICS)]
+        if figure not in known:
+            close = nearest(figure, known)
+            hint = f"did you mean '{close}'?" if close else f"known: {', '.join(known)}"
+            raise ValueError(f"'{figure}' is no figure that checkpoints are ranked by; {hint}")
+        return figure
 
 
 class SnapshotSettings(Settings):

@@ -10,7 +10,6 @@ import pytest
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DivergenceError
 from bigtrain.training.log import read_log
-from bigtrain.training.saving import evaluated
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import as_json, enter, play, status_lines, toy_overrides
 
@@ -143,26 +142,6 @@ def test_a_start_after_a_kill_before_the_first_checkpoint_repeats_no_line(digits
     assert [line["images_seen"] for line in status_lines(tmp_path)] == [48]
     run_ranks(1, play, overrides)
     assert [line["images_seen"] for line in status_lines(tmp_path)] == [48, 96, 144, 160]
-
-
-def test_best_compares_one_average_and_one_protocol(tmp_path: Path) -> None:
-    import json
-    from types import SimpleNamespace
-
-    folder = tmp_path / "evaluations"
-    folder.mkdir()
-
-    def write(images: int, protocol: str, average: str, distance: float) -> None:
-        record = {"images_seen": images, "figures": {"fd": distance}, "protocol": {"sampling": {"average": average}}}
-        (folder / f"{images:012d}-{protocol}.json").write_text(json.dumps(record))
-
-    write(10, "fd-a", "ema-1", 0.1)  # an older protocol
-    write(20, "fd-b", "ema-1", 3.0)
-    write(30, "fd-c", "ema-2", 0.2)  # another average
-    write(40, "fd-b", "ema-1", float("nan"))
-    write(50, "fd-b", "ema-1", 2.0)
-    run = SimpleNamespace(folder=tmp_path, recipe=SimpleNamespace(ema=[SimpleNamespace(name="ema-1")]))
-    assert evaluated(run) == {20: 3.0, 50: 2.0}  # type: ignore[arg-type]
 
 
 def test_loading_a_model_imports_no_accelerate() -> None:

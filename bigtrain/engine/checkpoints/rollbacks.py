@@ -6,6 +6,7 @@ noise than the trajectory that failed.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def read_rollbacks(folder: Path) -> list[Rollback]:
         raise CheckpointError(
             f"{path} is not a list of rollbacks ({error}); remove it to go on with the draws of the newest checkpoint"
         ) from error
+
+
+def is_abandoned(rollbacks: Iterable[Rollback], images: int, salt: int) -> bool:
+    """Tell whether what the run was after that many images, under that salt, is of a part that it went back from."""
+    return any(salt < entry.salt and images > entry.to_images for entry in rollbacks)
 
 
 def note_rollback(folder: Path, entry: Rollback) -> None:

@@ -1,25 +1,24 @@
 """Periodic evaluation: images of the averaged generator against the real ones, one JSON file each, figures into the
 log."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from bigtrain.draws import seed_of
 from bigtrain.engine import faults
 from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
 from bigtrain.metrics.features import RealImages
+from bigtrain.metrics.figures import frechet_name
+from bigtrain.metrics.records import EvaluationRecord, best_name, record_path
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError
-from bigtrain.sampling.files import written_aside
-from bigtrain.sampling.truncation import Truncation
 from bigtrain.training.health.alarms import judge
+from bigtrain.training.judging import evaluate_average, sampling_facts, write_record
 from bigtrain.training.owed import evaluation_due, owe_evaluation
+from bigtrain.training.retention import ranking_figure
 from bigtrain.training.run import Run
-from bigtrain.training.sampler import Sampler, StandingSettings
+from bigtrain.training.sampler import Sampler
 
 
 class Evaluate:
@@ -27,7 +26,7 @@ class Evaluate:
 
     def __init__(self, run: Run, settings: EvaluationSettings) -> None:
         """Train or load the extractor and compute or load the real statistics, before the first step."""
-        self._settings = settings
+        self._settings, self._distance = settings, frechet_name(settings.measured[0].extractor)
         cache = run.folder.parent / "cache"
         self._evaluator = build_evaluator(settings, real_images(run), cache, run.launch.device, run.launch.ranks)
 
@@ -46,47 +45,47 @@ class Evaluate:
             owe_evaluation(run)
             return
         run.owes_evaluation = False
-        for number, (name, evaluation) in enumerate(evaluations.items()):
-            self._record(run, name, evaluation, is_first=number == 0)
+        best = self._best(run, {name: evaluation.figures for name, evaluation in evaluations.items()})
+        for name, evaluation in evaluations.items():
+            self._record(run, name, evaluation, best)
+        self._watch(run, next(iter(evaluations.values())))
 
     def _evaluate(self, run: Run, average: str) -> Evaluation:
-        settings = self._settings
         networks = run.averages.averages[average].ready_networks()
-        sampler = Sampler(run.game, networks, run.launch.device, settings.batch_images)
-        sampler.restand(
-            Truncation(), StandingSettings(settings.standing_batches, settings.standing_images, settings.seed)
-        )
-        seed = seed_of(settings.seed, "evaluation")
+        sampler = Sampler(run.game, networks, run.launch.device, self._settings.batch_images)
 
-        def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
+        def between() -> None:
             whereabouts.note("evaluation")
             faults.reach("evaluate")
             run.preemption.give_way()
-            return torch.cat(list(sampler.images(index_N, None, Truncation(), seed)))
 
-        law = getattr(run.recipe.game, "fake_labels", "none") if run.facts.image.num_classes else "none"
-        return self._evaluator.evaluate(generate, {"truncation": "none", "average": average, "label_law": law})
+        return evaluate_average(self._evaluator, sampler, sampling_facts(run.recipe, average), between)
 
-    def _record(self, run: Run, average: str, evaluation: Evaluation, is_first: bool) -> None:
-        name = f"{run.progress.images_seen:012d}-{evaluation.protocol_name}.json"
-
-        def write() -> None:
-            with written_aside(run.folder / "evaluations" / name) as stream:
-                record = {
-                    "images_seen": run.progress.images_seen,
-                    "figures": evaluation.figures,
-                    "protocol": evaluation.protocol,
-                }
-                stream.write((json.dumps(record, indent=1) + "\n").encode())
-
-        run.write_aside("an evaluation", write)
-        run.log.event(
-            "evaluation", run.progress, average=average, protocol=evaluation.protocol_name, **evaluation.figures
+    def _record(self, run: Run, average: str, evaluation: Evaluation, best: str | None) -> None:
+        record = EvaluationRecord(
+            path=record_path(run.folder, run.progress.images_seen, evaluation.protocol_name),
+            images_seen=run.progress.images_seen,
+            figures=evaluation.figures,
+            protocol=evaluation.protocol,
+            average=average,
+            salt=run.progress.salt,
+            best_average=best,
         )
-        if is_first:
-            run.project(evaluation.figures)
-            distance = next(iter(evaluation.figures.values()))  # the first figure is the Frechet distance
-            judge(run, "evaluation", {f"evaluation/{evaluation.protocol_name}": distance})
+        run.write_aside("an evaluation", lambda: write_record(record))
+        named = {} if best is None else {"best_average": best}
+        facts = {"average": average, "protocol": evaluation.protocol_name, **named}
+        run.log.event("evaluation", run.progress, **facts, **evaluation.figures)
+
+    def _best(self, run: Run, figures: Mapping[str, Mapping[str, float]]) -> str | None:
+        """Return which of several averages is best, by the figure that ranks checkpoints or else by the distance."""
+        if len(figures) == 1:
+            return None
+        return best_name(figures, ranking_figure(run.recipe) or "") or best_name(figures, self._distance)
+
+    def _watch(self, run: Run, first: Evaluation) -> None:
+        """Send the first average's figures to the trackers, and have the watchdog judge its Frechet distance."""
+        run.project(first.figures)
+        judge(run, "evaluation", {f"evaluation/{first.protocol_name}": first.figures[self._distance]})
 
 
 def real_images(run: Run) -> RealImages:
