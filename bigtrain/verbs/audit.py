@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bigtrain.evaluation.audit.subject import OpenedRun
 
 WORDS = {True: "SUSPICIOUS", False: "ok", None: "not judged"}
+NUM_LEAKS = 3  # largest ones, that are printed
 FEWEST_IMAGES = 100  # under it no share says anything
 
 
@@ -70,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     subject = opened.subject
     extractor = extractor_settings(arguments.extractor, subject, opened.model.recipe.evaluate)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    looker, classifier_facts = build_looker(subject, extractor, _cache(arguments, opened), device)
+    looker = build_looker(subject, extractor, _cache(arguments, opened), device)
     settings = AuditSettings(num_images=num_images, seed=arguments.seed)
-    found = audit(subject, looker, classifier_facts, settings, watch)
+    found = audit(subject, looker, settings, watch)
     for line in lines(found, arguments.model):
         say(line)
     for path in found.write(out):
@@ -133,8 +134,8 @@ def _nearest(section: "Section") -> Iterator[str]:
     figures = section.figures
     yield (
         f"median distance {figures['median_distance']:.4g}, of {figures['real_is']} "
-        f"{figures['median_distance_real']:.4g}; nearest: image {figures['most_suspicious'][0]['image']} at "
-        f"{figures['most_suspicious'][0]['distances'][0]:.4g}"
+        f"{figures['median_distance_real']:.4g}; nearest: image {figures['nearest_images'][0]} at "
+        f"{figures['nearest_distances'][0]:.4g}"
     )
 
 
@@ -164,8 +165,9 @@ def _support(birthday: dict[str, Any], suffix: str) -> str:
 
 
 def _leakage(section: "Section") -> Iterator[str]:
-    for leak in section.figures.get("largest_leaks", [])[:3]:
-        yield f"asked for {leak['asked']}, seen as {leak['seen']}: {leak['share']:.1%}"
+    leaks = list(section.figures.get("largest_leaks", {}).items())
+    for leak, share in leaks[:NUM_LEAKS]:
+        yield f"seen {leak}: {share:.1%}"
 
 
 def _discriminator(section: "Section") -> Iterator[str]:

@@ -25,14 +25,8 @@ from bigtrain.evaluation.audit.section import AuditSettings, Gathered, Picture, 
 from bigtrain.evaluation.audit.subject import Subject
 from bigtrain.evaluation.audit.variety import variety_section
 from bigtrain.metrics.audit.significance import SIGNIFICANCE
-from bigtrain.metrics.cache import read_cached
 from bigtrain.metrics.exchange import ONE_PROCESS
-from bigtrain.metrics.extractors.classifier import (
-    FEWEST_IMAGES,
-    ClassifierSettings,
-    describe_classifier,
-    network_from_bytes,
-)
+from bigtrain.metrics.extractors.classifier import FEWEST_IMAGES, ClassifierSettings
 from bigtrain.metrics.features import EXTRACTORS, ExtractorSettings
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import UsageError
@@ -97,10 +91,8 @@ def _can_classify(subject: Subject) -> bool:
     return subject.image.num_classes > 1 and subject.training.num_images >= FEWEST_IMAGES
 
 
-def build_looker(
-    subject: Subject, settings: ExtractorSettings, cache: Path, device: torch.device
-) -> tuple[Looker, dict[str, Any]]:
-    """Return what images are looked at with, and what is known of the classifier (empty where there is none).
+def build_looker(subject: Subject, settings: ExtractorSettings, cache: Path, device: torch.device) -> Looker:
+    """Return what images are looked at with: the extractor, a classifier where there are labels, the discriminator.
 
     Args:
         subject: what is audited.
@@ -114,19 +106,15 @@ def build_looker(
     """
     real = subject.real_images()
     extractor = settings.build(real, cache, device, ONE_PROCESS)
-    classifier, facts = None, {}
-    if _can_classify(subject):
-        classifying = settings if isinstance(settings, ClassifierSettings) else ClassifierSettings()
-        classifying.build(real, cache, device, ONE_PROCESS)  # trained now, unless it was before
-        data = read_cached(classifying.cache_path(real, cache))
-        assert data is not None, "a classifier that was just built is in the cache"
-        classifier, facts = network_from_bytes(data).to(device), describe_classifier(data)
-    return Looker(extractor, classifier, subject.discriminator, subject.mirror), facts
+    classifier = None
+    if isinstance(settings, ClassifierSettings):
+        classifier = extractor
+    elif _can_classify(subject):
+        classifier = ClassifierSettings().build(real, cache, device, ONE_PROCESS)
+    return Looker(extractor, classifier, subject.discriminator, subject.mirror)
 
 
-def audit(
-    subject: Subject, looker: Looker, classifier_facts: dict[str, Any], settings: AuditSettings, watch: Watch
-) -> Audit:
+def audit(subject: Subject, looker: Looker, settings: AuditSettings, watch: Watch) -> Audit:
     """Ask everything of a generator; the same subject and settings give the same answers on one machine.
 
     Raises:
@@ -144,7 +132,7 @@ def audit(
         "nearest": nearest_section(seen, nearest),
         "duplicates": duplicates_section(nearest),
         "modes": variety_section(seen, nearest.threshold.distance),
-        "leakage": leakage_section(seen, classifier_facts),
+        "leakage": leakage_section(seen),
         "discriminator": discriminator_section(seen),
     }
     return Audit(subject.images_seen, _protocol(seen), sections)

@@ -104,17 +104,11 @@ def nearest_section(seen: Gathered, found: Nearest) -> Section:
         "median_distance": float(distance_N.median()),
         "median_distance_real": float(found.distance_R.median()),
         "real_is": found.real_name,
-        "most_suspicious": [_row(found, number) for number in order[:LISTED].tolist()],
+        "nearest_images": order[:LISTED].tolist(),
+        "nearest_training_places": found.place_NK[order[:LISTED], 0].tolist(),
+        "nearest_distances": distance_N[order[:LISTED]].tolist(),
     }
     return Section(suspicious, verdict, figures, [_picture(seen, found, order)])
-
-
-def _row(found: Nearest, number: int) -> dict[str, object]:
-    return {
-        "image": number,
-        "training_places": found.place_NK[number].tolist(),
-        "distances": found.distance_NK[number].tolist(),
-    }
 
 
 def _picture(seen: Gathered, found: Nearest, order: Tensor) -> Picture:

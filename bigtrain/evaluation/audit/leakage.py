@@ -3,6 +3,7 @@
 Axes: N images, K classes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from bigtrain.evaluation.audit.pictures import confusion_picture
@@ -13,18 +14,14 @@ LISTED = 10  # leaks, in the figures
 NAMED = 5  # classes that a sentence names
 
 
-def leakage_section(seen: Gathered, classifier_facts: dict[str, Any]) -> Section:
-    """Say which classes are misread more often than real images are.
-
-    Args:
-        seen: what was looked at, with a classifier.
-        classifier_facts: its accuracy on training images that it was not shown.
-    """
-    if seen.generated.seen_N is None:
+def leakage_section(seen: Gathered) -> Section:
+    """Say which classes are misread more often than real images are."""
+    classifier = seen.looker.classifier
+    if seen.generated.seen_N is None or classifier is None:
         return Section(None, "not judged: the images have no labels that a classifier could learn")
     names, num_classes = seen.subject.class_names, seen.subject.image.num_classes
     count_KK = confusion(seen.generated.label_N, seen.generated.seen_N, num_classes)
-    real, real_name = _real(seen, classifier_facts)
+    real, real_name = _real(seen, classifier.facts)
     leaking = leaking_classes(count_KK, *real)
     share, real_share = accuracy(count_KK), real[1] / real[0]
     reads = f"the classifier reads {percent(share)} of {len(seen.generated):,} images as the class asked for"
@@ -43,23 +40,22 @@ def leakage_section(seen: Gathered, classifier_facts: dict[str, Any]) -> Section
         "class_names": list(names),
         "class_accuracy": class_accuracies(count_KK),
         "leaking_classes": [names[k] for k in leaking],
-        "largest_leaks": [
-            {"asked": names[asked], "seen": names[as_], "share": part}
-            for asked, as_, part in largest_leaks(count_KK, LISTED)
-        ],
+        "largest_leaks": {
+            f"{names[asked]} as {names[as_]}": part for asked, as_, part in largest_leaks(count_KK, LISTED)
+        },
         "confusion": count_KK.tolist(),
-        "classifier": classifier_facts,
+        "classifier": dict(classifier.facts),
     }
     title = "Class asked for and class seen"
     picture = Picture(title, "confusion", lambda: confusion_picture(title, count_KK, names))
     return Section(bool(leaking), verdict, figures, [picture])
 
 
-def _real(seen: Gathered, classifier_facts: dict[str, Any]) -> tuple[tuple[int, int], str]:
+def _real(seen: Gathered, facts: Mapping[str, Any]) -> tuple[tuple[int, int], str]:
     """Return how many real images that did not train the classifier there are, how many it reads right, and which."""
     if seen.held_out is not None and seen.held_out.seen_N is not None:
         right = int((seen.held_out.seen_N == seen.held_out.label_N).sum())
         return (len(seen.held_out), right), "held-out images"
-    num_images = int(classifier_facts["held_out_images"])
-    right = round(classifier_facts["held_out_accuracy"] * num_images)
+    num_images = int(facts["held_out_images"])
+    right = round(facts["held_out_accuracy"] * num_images)
     return (num_images, right), "training images that the classifier was not shown"

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bigtrain.data.batch import Batch
 from bigtrain.evaluation.audit.discriminator import Discriminator
-from bigtrain.metrics.extractors.classifier_network import ClassifierNetwork
 from bigtrain.metrics.features import Extractor
 
 BATCH_IMAGES = 64  # at least; a multiple of the discriminator's groups
@@ -43,7 +42,8 @@ class Looker:
     """What images are looked at with."""
 
     extractor: Extractor
-    classifier: ClassifierNetwork | None
+    classifier: Extractor | None
+    """An extractor with logits of the run's own classes."""
     discriminator: Discriminator | None
     mirror: bool
 
@@ -79,7 +79,7 @@ class Looker:
             None if self.discriminator is None else self.discriminator(batch),
         )
 
-    @torch.no_grad()
-    def _seen(self, classifier: ClassifierNetwork, batch: Batch) -> Tensor:
-        logit_NK = classifier(batch.image_NCHW.to(next(classifier.parameters()).device))[1]
+    def _seen(self, classifier: Extractor, batch: Batch) -> Tensor:
+        logit_NK = classifier.padded_layers(batch.image_NCHW, self.batch_images).logit_NK
+        assert logit_NK is not None, f"{classifier.name} tells no classes apart"
         return logit_NK.argmax(1).cpu()

@@ -133,7 +133,8 @@ def bars_picture(title: str, panels: Mapping[str, Bars]) -> "Figure":
         axes.tick_params(labelsize=7)
         is_named = names is not None and len(names) <= MOST_NAMES
         axes.set_xticks(place if is_named else [], names if is_named else [], rotation=90 if len(place) > 12 else 0)
-        axes.legend(fontsize=7)
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(fontsize=7, loc="upper right", ncols=2)
     return figure
 
 
@@ -167,7 +168,8 @@ def logits_picture(title: str, sets: Mapping[str, Tensor], has_classes: bool) ->
     low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
     edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
     for name, value in values.items():
-        label = f"{name.replace('_', '-')} ({len(value):,}), mean {value.mean():.3g}"
+        mean = 0.0 if abs(value.mean()) < 1e-6 * (high - low) else value.mean()  # rounding, of what is 0 by definition
+        label = f"{name.replace('_', '-')} ({len(value):,}), mean {mean:.3g}"
         weights = np.full(len(value), 1 / len(value))
         axes.hist(value, edges, weights=weights, histtype="step", linewidth=1.6, color=COLORS[name], label=label)
         axes.axvline(value.mean(), color=COLORS[name], linewidth=0.8, linestyle="--")

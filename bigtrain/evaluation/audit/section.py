@@ -108,5 +108,5 @@ def gather(subject: Subject, settings: AuditSettings, looker: Looker, watch: Wat
 
 
 def percent(share: float) -> str:
-    """Write a share: 0.5%, 12%."""
-    return f"{share:.1%}" if abs(share) < 0.1 else f"{share:.0%}"
+    """Write a share: 0%, 0.5%, 12%."""
+    return f"{share:.1%}" if 0 < abs(share) < 0.1 else f"{share:.0%}"

@@ -140,7 +140,8 @@ def _birthday(seen: Gathered, near_distance: float) -> tuple[dict[str, Any], str
         **_support(support, pairs, ""),
         **_support(real_support, real_pairs, "_real"),
         "excess_z": z,
-        "closest": [{"images": [a, b], "distance": distance} for a, b, distance in pairs.closest],
+        "closest_pairs": [f"{a} and {b}" for a, b, _ in pairs.closest],
+        "closest_distances": [distance for *_, distance in pairs.closest],
     }
     if z <= EXCESS_Z:
         return figures, "", [_pairs_picture(seen, pairs, real_pairs)]
