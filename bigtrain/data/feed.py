@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +30,7 @@ from bigtrain.recipe.layout import Layout
 PREFETCHED_PARCELS = 4  # per worker, that may wait decoded
 PARCEL_IMAGES = 64  # small micro-batches travel together up to this many: a parcel costs a worker about 0.3 ms
 
+BY_VALUE_BYTES = 1 << 17  # of pixels, up to which a parcel goes through the pipe: half the time at 64 KiB
 NOWHERE = -1  # no position: the next read seeks
 ASK_S = 0.25  # how often a wait for a worker asks whether to go on waiting
 END_S = 1.0  # how long workers have to end by themselves; one that hangs in a file system never does
@@ -43,21 +45,36 @@ class Refusal:
 
 @dataclass(frozen=True)
 class _Parcel:
-    """Micro-batches on their way out of a worker; labels travel beside the pixels, since a shared tensor is dear."""
+    """Micro-batches on their way out of a worker. A shared tensor is dear, since its memory is asked for over a socket:
+    labels travel by value, and so do few pixels."""
 
-    image_NCHW: Tensor
+    image: Tensor | npt.NDArray[np.uint8]
+    """Shared pixels, NCHW in channels_last memory, or few ones by value, NHWC."""
     label_N: Integers
     sample_N: Integers
 
+    @classmethod
+    def of(cls, batch: Batch) -> "_Parcel":
+        """Pack micro-batches."""
+        image = batch.image_NCHW
+        is_small = image.nbytes <= BY_VALUE_BYTES
+        packed = image.permute(0, 2, 3, 1).contiguous().numpy() if is_small else image
+        return cls(packed, batch.label_N.numpy(), batch.sample_N.numpy())
+
+    @property
+    def image_NCHW(self) -> Tensor:
+        """The pixels, not copied."""
+        return self.image if isinstance(self.image, Tensor) else torch.from_numpy(self.image).permute(0, 3, 1, 2)
+
     def pin_memory(self) -> "_Parcel":
         """Return the parcel with its pixels in page-locked memory (called by the DataLoader)."""
-        return replace(self, image_NCHW=self.image_NCHW.pin_memory())
+        return replace(self, image=self.image_NCHW.pin_memory())
 
     def unpacked(self, micro_images: int) -> tuple[Batch, ...]:
         """Return its micro-batches in order."""
-        label_N, sample_N = torch.from_numpy(self.label_N), torch.from_numpy(self.sample_N)
+        image_NCHW, label_N, sample_N = self.image_NCHW, torch.from_numpy(self.label_N), torch.from_numpy(self.sample_N)
         cuts = [slice(at, at + micro_images) for at in range(0, len(label_N), micro_images)]
-        return tuple(Batch(self.image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts)
+        return tuple(Batch(image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts)
 
 
 class _Samples(Dataset["_Parcel | Refusal"]):
@@ -71,7 +88,7 @@ class _Samples(Dataset["_Parcel | Refusal"]):
             batch = self.shards.load(numbers)
         except DataError as error:
             return Refusal(str(error))
-        return _Parcel(batch.image_NCHW, batch.label_N.numpy(), batch.sample_N.numpy())
+        return _Parcel.of(batch)
 
 
 class _Positions:

@@ -114,7 +114,9 @@ def test_four_ranks_stop_and_three_go_on_in_the_same_order(tmp_path):
     assert [*before, *after] == shards.order(5, 2).samples(np.arange(84)).tolist()
 
 
-def test_batches_are_uint8_in_channels_last_memory(tmp_path):
+@pytest.mark.parametrize("by_value_bytes", [0, 1 << 17])
+def test_batches_are_uint8_in_channels_last_memory(tmp_path, monkeypatch, by_value_bytes):
+    monkeypatch.setattr("bigtrain.data.feed.BY_VALUE_BYTES", by_value_bytes)
     make_shards(tmp_path, [20], channels=3)
     shards = ShardSet.open(tmp_path)
     for workers in (0, 1):
@@ -123,6 +125,7 @@ def test_batches_are_uint8_in_channels_last_memory(tmp_path):
             assert batch.image_NCHW.dtype == torch.uint8
             assert batch.image_NCHW.shape == (4, 3, 4, 4)
             assert batch.image_NCHW.is_contiguous(memory_format=torch.channels_last)
+            assert [number_in(image_CHW) for image_CHW in batch.image_NCHW] == batch.sample_N.tolist()
         assert feed.wait_s > 0
         feed.close()
 
