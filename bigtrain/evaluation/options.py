@@ -14,6 +14,7 @@ from bigtrain.evaluation.protocols import NamedProtocol
 from bigtrain.evaluation.subjects import Choice, Drawing, Generator, Subject
 from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, metric_name
 from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.truncation import Truncation
 
@@ -43,6 +44,8 @@ class Options:
     protocol: NamedProtocol | None = None
     resize: str | None = None
     """How Inception's images come to their size."""
+    weights: WeightStore = WeightStore()
+    """Where published weights are looked for."""
 
     def __post_init__(self) -> None:
         if self.protocol is not None:

@@ -9,16 +9,16 @@ from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.reports.evaluations import is_compared
 from bigtrain.sampling.files import written_aside
 
-SCORES = ("inception_score", "classifier_score", "recall", "precision")  # the first one that is there is the x axis
+SCORES = ("inception_score", "is_classifier", "recall", "precision")  # the first one that is there is the x axis
 WORDS = {
     "fid": "FID",
     "inception_score": "Inception score",
-    "classifier_score": "Inception score of the run's own classifier",
+    "is_classifier": "Inception score of the run's own classifier",
     "fd_classifier": "Frechet distance, own classifier's features",
     "fd_dinov2": "Frechet distance, DINOv2 features",
     "fd_random": "Frechet distance, random network's features",
 }
-INCHES, DOTS_PER_INCH = (10.0, 4.4), 110
+INCHES, ONE_PANEL_INCHES, DOTS_PER_INCH = (10.0, 4.4), (6.0, 4.4), 110
 
 
 def plot_curve(path: Path, points: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -32,11 +32,12 @@ def plot_curve(path: Path, points: Sequence[Mapping[str, Any]], title: str) -> N
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("pictures of curves need matplotlib; pip install 'bigtrain[report]'") from error
-    figure = Figure(INCHES, DOTS_PER_INCH, layout="constrained")
-    trade, over = figure.subplots(1, 2)
     distance, score = axes_of(points)
-    _trade(figure, trade, points, distance, score)
-    _over_threshold(over, points, distance, score)
+    figure = Figure(INCHES if score else ONE_PANEL_INCHES, DOTS_PER_INCH, layout="constrained")
+    panels = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
+    _trade(figure, panels[0], points, distance, score)
+    if score is not None:
+        _over_threshold(panels[1], points, distance, score)
     figure.suptitle(title)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
@@ -62,25 +63,33 @@ def _trade(figure: Any, axes: Any, points: Sequence[Mapping[str, Any]], distance
     figure.colorbar(dots, ax=axes, label="threshold")
     best = min(range(len(y)), key=lambda place: y[place])
     for place in sorted({0, best, len(points) - 1}):
-        axes.annotate(points[place]["truncation"], (x[place], y[place]), (6, 6), textcoords="offset points", fontsize=8)
+        side = "right" if x[place] > (min(x) + max(x)) / 2 else "left"  # the words stay inside
+        axes.annotate(
+            points[place]["truncation"],
+            (x[place], y[place]),
+            (0, 9),
+            textcoords="offset points",
+            ha=side,
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        )
+    axes.margins(0.08)
     axes.set_xlabel("threshold" if score is None else _words(score))
     axes.set_ylabel(_words(distance))
     axes.grid(alpha=0.3)
 
 
-def _over_threshold(axes: Any, points: Sequence[Mapping[str, Any]], distance: str, score: str | None) -> None:
+def _over_threshold(axes: Any, points: Sequence[Mapping[str, Any]], distance: str, score: str) -> None:
     thresholds = [point["threshold"] for point in points]
     shares = [name for name in ("precision", "recall") if name in points[0]["figures"]]
     lines = axes.plot(thresholds, [point["figures"][distance] for point in points], color="C0", label=_words(distance))
     axes.set_ylabel(_words(distance), color="C0")
-    second = shares or ([score] if score is not None else [])
-    if second:
-        right = axes.twinx()
-        for number, name in enumerate(second):
-            values = [point["figures"][name] for point in points]
-            lines += right.plot(thresholds, values, color=f"C{number + 1}", label=_words(name))
-        right.set_ylabel(" and ".join(map(_words, second)))
-    axes.legend(handles=lines, fontsize=8)
+    right = axes.twinx()
+    for number, name in enumerate(shares or [score]):
+        values = [point["figures"][name] for point in points]
+        lines += right.plot(thresholds, values, color=f"C{number + 1}", label=_words(name))
+    right.set_ylabel(" and ".join(map(_words, shares or [score])))
+    axes.legend(handles=lines, fontsize=8, ncols=len(lines), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.set_xlabel("threshold")
     axes.grid(alpha=0.3)
 

@@ -60,7 +60,9 @@ class Session:
         if key not in self._evaluators:
             cache = self.options.cache or default_cache(subject)
             with _writable(cache):
-                self._evaluators[key] = build_evaluator(settings, real, cache, self.launch.device, ranks)
+                self._evaluators[key] = build_evaluator(
+                    settings, real, cache, self.launch.device, ranks, self.options.weights
+                )
         return self._evaluators[key]
 
 

@@ -44,6 +44,8 @@ class Subject(Protocol):
 
     label: str
     """How tables call it."""
+    title: str
+    """How pictures call it."""
 
     @property
     def images_seen(self) -> int | None:
@@ -83,6 +85,7 @@ class Generator:
         self.path, self.model, self.images_seen = path, model, model.images_seen
         self.label = f"{path} {model.average}"
         self.run_folder = run_of(path)
+        self.title = f"{model.recipe.name}, {model.images_seen:,} images seen, {model.average}"
         networks = {name: model.game.networks[name] for name in model.game.averaged}
         self._sampler = Sampler(model.game, networks, device, Drawing.batch_images)
         self._stands_for: tuple[str, StandingSettings] | None = None
@@ -119,7 +122,7 @@ class Pictures:
     run_folder = None
 
     def __init__(self, images: ImageSet) -> None:
-        self.images, self.label = images, images.place
+        self.images, self.label, self.title = images, images.place, images.place
         self.num_images = images.num_images
 
     @property

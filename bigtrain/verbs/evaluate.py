@@ -1,7 +1,6 @@
 """Judge generators or sets of images against real ones: FID and its kin, each with its protocol."""
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,10 @@ from bigtrain.evaluation.subjects import Choice
 from bigtrain.evaluation.table import protocol_lines, tables
 from bigtrain.metrics.extractors.inception import RESIZES
 from bigtrain.metrics.names import METRICS
+from bigtrain.metrics.weights import FOLDERS_VARIABLE, OFFLINE_VARIABLE, WeightStore
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.units import parse_count
 from bigtrain.sampling.truncation import Truncation
-
-OFFLINE = "HF_HUB_OFFLINE"
-WEIGHTS = "BIGTRAIN_WEIGHTS"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,9 +94,9 @@ def _place_arguments(parser: argparse.ArgumentParser) -> None:
         "--record", action="store_true", help="write RUN/evaluations/IMAGES-PROTOCOL.json too, as training does"
     )
     parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help=f"where weight files are looked for first (or {WEIGHTS})"
+        "--weights", type=Path, metavar="DIR", help=f"where weight files are looked for first (or {FOLDERS_VARIABLE})"
     )
-    parser.add_argument("--offline", action="store_true", help=f"download nothing (or {OFFLINE}=1)")
+    parser.add_argument("--offline", action="store_true", help=f"download nothing (or {OFFLINE_VARIABLE}=1)")
     parser.add_argument(
         "--cache",
         type=Path,
@@ -113,10 +110,6 @@ def run(arguments: argparse.Namespace) -> int:
     if has_launcher_here():
         die_with_parent()
     options, thresholds = read_options(arguments), _thresholds(arguments)
-    if arguments.offline:
-        os.environ[OFFLINE] = "1"
-    if arguments.weights is not None:
-        os.environ[WEIGHTS] = str(arguments.weights)
     launch = join()
     judgements: list[Judgement] = []
     session = Session(options, launch)
@@ -145,7 +138,7 @@ def _curve(session: Session, question: Question, thresholds: Range) -> None:
 
     def tell() -> None:
         picture = curve.path.with_suffix(".png")
-        plot_curve(picture, curve.points, f"{question.subject.label}, {question.settings.num_images:,} images a point")
+        plot_curve(picture, curve.points, f"{question.subject.title}; {question.settings.num_images:,} images a point")
         for line in curve.lines():
             say(line)
         say("\n".join(["", "protocol", *protocol_lines(curve.protocol), "", str(curve.path), str(picture)]))
@@ -185,6 +178,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
         choice=Choice(arguments.checkpoint, arguments.by, arguments.average),
         cache=arguments.cache,
         resize=arguments.resize,
+        weights=WeightStore(() if arguments.weights is None else (arguments.weights,), arguments.offline),
         protocol=None if arguments.protocol is None else PROTOCOLS.get(arguments.protocol),
     )
 

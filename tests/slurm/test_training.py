@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bigtrain.cli import main as command_line
 from bigtrain.training.starts import read_ledger
 from tests.rank_pool import run_ranks
 from tests.slurm.cluster import Cluster, Job, events, toy_run, wait_until
@@ -54,6 +55,29 @@ def test_a_job_signalled_in_the_middle_is_requeued_and_ends_as_the_quiet_run(
         (job.number, 1, 0),
     ]
     assert_same_run(tmp_path, quiet_run)
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_shared_by_the_tasks_of_a_job(
+    cluster: Cluster, digits: Path, tmp_path: Path, quiet_run: Path
+) -> None:
+    cheap = [
+        "--metrics",
+        "fd_random,kd_random",
+        "--num",
+        "40",
+        "--standing",
+        "1x32",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    words = ["evaluate", str(quiet_run), *cheap]
+    job = cluster.submit("evaluate.sbatch", TWO_NODES, [*words, "--json", str(tmp_path / "job.json")])
+    assert job.wait_for_end() == "0 COMPLETED", job.story()
+    assert job.output.count("fd_random ") == 1, job.output  # one of the two tasks speaks
+    assert command_line([*words, "--json", str(tmp_path / "here.json")]) == 0
+    ours, theirs = (as_json(tmp_path / f"{name}.json") for name in ("job", "here"))
+    assert ours["figures"] == pytest.approx(theirs["figures"], rel=1e-6)
 
 
 @pytest.mark.slow
