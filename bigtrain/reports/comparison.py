@@ -1,5 +1,6 @@
 """What differs between runs, and between protocols."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 ABSENT = "absent"
 NOT_OF_THE_SCIENCE = ("run_dir", "name")  # differ between any two runs
 SHOWN_LENGTH = 200
+HASH, SHORT_HASH = re.compile("[0-9a-f]{64}"), 12  # of sha256, and how many digits of it are shown
 
 
 @dataclass(frozen=True)
@@ -71,4 +73,5 @@ def _text(value: Any) -> str:
         return f"[{', '.join(map(_text, value))}]"[:SHOWN_LENGTH]
     if isinstance(value, int) and abs(value) >= 10_000:
         return f"{value:,}"
-    return str(value)[:SHOWN_LENGTH]
+    text = str(value)
+    return f"{text[:SHORT_HASH]}..." if HASH.fullmatch(text) else text[:SHOWN_LENGTH]

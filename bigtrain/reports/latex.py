@@ -14,8 +14,6 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
-HEX = "0123456789abcdef"
-SHORT_HASH, WHOLE_HASH = 12, 64
 UP, DOWN = r"$\uparrow$", r"$\downarrow$"  # which way is better
 NOT_IN_FOOTNOTES = ("versions", "named")
 
@@ -76,11 +74,7 @@ def _cell(evaluation: Evaluation, name: str, best: float, num_rows: int) -> str:
 
 def _footnote(protocol: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in protocol.items() if key not in NOT_IN_FOOTNOTES}
-    return "; ".join(f"{escaped(key)} {escaped(_short(value))}" for key, value in flat(kept).items())
-
-
-def _short(value: str) -> str:
-    return value[:SHORT_HASH] if len(value) == WHOLE_HASH and set(value) <= set(HEX) else value
+    return "; ".join(f"{escaped(key)} {escaped(value)}" for key, value in flat(kept).items())
 
 
 def _logged(name: str, lines: Sequence[FigureLine]) -> str:

@@ -111,7 +111,9 @@ def curve_sections(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "protocol": protocol,
             "facts": rows([members[-1][1].protocol]),
             "lines": [_curve_line(run, curve) for run, curve in members],
-            "names": [name for name in _names(members) if is_compared(name)][:MOST_FIGURES],
+            "names": [name for name in _names(members) if is_compared(name) and not name.endswith(SAME_SIZE)][
+                :MOST_FIGURES
+            ],
             "higher": [name for name in _names(members) if higher_is_better(name)],
         }
         for (law, protocol), members in found.items()

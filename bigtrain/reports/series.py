@@ -199,9 +199,10 @@ def evaluation_panels(records: Sequence[RunRecord]) -> list[Panel]:
                 shown = _words(name.removeprefix(family).strip("_") or name)
                 line = Line(run, shown, style, y, x, error if any(each is not None for each in error) else None)
                 found.setdefault((family, protocol), []).append(line)
+    families = list(dict.fromkeys(family for family, _ in found))  # one figure under two protocols: side by side
     return [
         Panel(_words(family), "", lines, is_measured=True, protocol=protocol, log=_is_wide(lines))
-        for (family, protocol), lines in found.items()
+        for (family, protocol), lines in sorted(found.items(), key=lambda item: families.index(item[0][0]))
     ]
 
 

@@ -102,8 +102,8 @@ def test_figures_of_different_protocols_are_never_in_one_column_or_plot(tmp_path
     panels = evaluation_panels(records)
     assert [(panel.title, panel.protocol, len(panel.lines)) for panel in panels] == [
         ("fd classifier", "fd-1", 2),
-        ("kd classifier", "fd-1", 2),
         ("fd classifier", "fd-2", 1),
+        ("kd classifier", "fd-1", 2),
     ]
     found = page.evaluation_tables(records)
     assert [(table["protocol"], len(table["rows"])) for table in found["tables"]] == [("fd-1", 4), ("fd-2", 1)]

@@ -74,7 +74,7 @@ def test_the_table_keeps_protocols_apart_and_in_footnotes(runs: list[Path]) -> N
         r"Protocol \texttt{fd-1}: extractor classifier; num\_generated 100; seed 0; sampling.average ema-3000." in first
     )
     assert r"two \& \$more\$ & 64,000 & $0.5$ \\" in second
-    assert "real\\_content 9f9f9f9f9f9f." in second
+    assert "real\\_content 9f9f9f9f9f9f...." in second
 
 
 def test_the_table_of_a_figure_of_the_log_has_its_last_values(runs: list[Path]) -> None:

@@ -59,7 +59,8 @@ function layout(log) {
   };
 }
 // Named one by one: plotly's own choice has a button that sends the data to a server.
-const CONFIG = {displaylogo: false, responsive: true, modeBarButtons: [["toImage", "resetScale2d"]], plotlyServerURL: ""};
+const CONFIG = {displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, displaylogo: false, responsive: true,
+  modeBarButtons: [["toImage", "resetScale2d"]], plotlyServerURL: ""};
 
 const tint = (panel, line, number) => several ? colour(line.run) : colour(number);
 const dash = (panel, line) => several || panel.is_measured ? line.style : "solid";
