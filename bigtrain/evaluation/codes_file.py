@@ -14,7 +14,7 @@ from bigtrain.sampling.truncation import Truncation
 from bigtrain.training.codes import Codes
 from bigtrain.training.loaded import LoadedModel
 
-CODES_FORMAT = "bigtrain-codes-1"
+CODES_FORMAT = "bigtrain-codes-1"  # the one key of the metadata: safetensors writes several in any order
 CODE = "code"  # tensors of codes are named code/PART; others beside them are what `extra` holds
 
 
@@ -27,7 +27,7 @@ def save_codes(path: Path, codes: Codes, extra: dict[str, Tensor], record: dict[
     tensors = {f"{CODE}/{name}": part.detach().cpu().contiguous() for name, part in codes.parts.items()}
     tensors |= {name: tensor.detach().cpu().contiguous() for name, tensor in extra.items()}
     with written_aside(path) as stream:
-        stream.write(save(tensors, metadata={"format": CODES_FORMAT, "record": json.dumps(record)}))
+        stream.write(save(tensors, metadata={CODES_FORMAT: json.dumps(record)}))
     return path
 
 
@@ -39,13 +39,13 @@ def read_codes(path: Path, model: LoadedModel) -> Codes:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("format")
+            found = list(file.metadata() or {})
             names = [name for name in file.keys() if name.startswith(f"{CODE}/")]  # noqa: SIM118 (no mapping)
             parts = {name.removeprefix(f"{CODE}/"): file.get_tensor(name).to(model.device) for name in names}
     except Exception as error:  # safetensors raises an exception of its own, OSError, and others
         raise CheckpointError(f"{path} cannot be read as codes ({error}); name a file of `bigtrain project`") from error
-    if found != CODES_FORMAT or not parts:
-        raise CheckpointError(f"{path} holds no codes (format {found!r}); name a file of `bigtrain project`")
+    if found != [CODES_FORMAT] or not parts:
+        raise CheckpointError(f"{path} holds no codes (metadata {found}); name a file of `bigtrain project`")
     expected = model.codes([0], truncation=Truncation()).parts
     shapes = {name: tuple(part.shape[1:]) for name, part in parts.items()}
     fitting = {name: tuple(part.shape[1:]) for name, part in expected.items()}

@@ -88,7 +88,8 @@ class StyledConv2d(nn.Module):
     def _noise(self, y_NDHW: Tensor, noise: Noise) -> Tensor:
         """Return the noise times its strength, as what the activation reads."""
         if noise == "const":
-            noise_N1HW = self.noise_const[None, None]
+            # A projection puts a map for each image, [N, 1, H, W], where the one for all of them stands.
+            noise_N1HW = self.noise_const if self.noise_const.ndim == 4 else self.noise_const[None, None]
         else:
             shape = (y_NDHW.shape[0], 1, *y_NDHW.shape[2:])
             noise_N1HW = torch.randn(shape, dtype=self.noise_const.dtype, device=y_NDHW.device)
