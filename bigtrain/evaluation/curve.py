@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bigtrain.evaluation.judge import judge, sampling_facts
+from bigtrain.evaluation.judge import judge, sampling_of
 from bigtrain.evaluation.results import write_json
 from bigtrain.evaluation.session import Question, Session
 from bigtrain.evaluation.subjects import Generator
@@ -150,7 +150,7 @@ def curve_of(
 def _empty(session: Session, question: Question, subject: Generator, thresholds: Range) -> Curve:
     """Return the curve without its points; its name follows from the protocol, which leaves the thresholds out."""
     options = session.options
-    sampling = sampling_facts(subject, options.drawing(question.settings), options.num_seeds)
+    sampling = sampling_of(subject, options.drawing(question.settings), options.num_seeds)
     protocol = question.evaluator.protocol(sampling | {"truncation": thresholds.shown})
     name = f"{subject.images_seen:012d}-{question.evaluator.protocol_name(protocol)}.json"
     folder = subject.run_folder or subject.path.parent

@@ -78,7 +78,7 @@ def judge(
     Raises:
         UsageError: the subject cannot be drawn like this.
     """
-    sampling = sampling_facts(subject, drawing, num_seeds)
+    sampling = sampling_of(subject, drawing, num_seeds)
     num_images = evaluator.settings.num_images
     evaluations = [
         evaluator.evaluate(_watched(subject.generate(replace(drawing, seed=seed), num_images), moved), sampling)
@@ -93,7 +93,7 @@ def judge(
     )  # fmt: skip
 
 
-def sampling_facts(subject: Subject, drawing: Drawing, num_seeds: int) -> dict[str, Any]:
+def sampling_of(subject: Subject, drawing: Drawing, num_seeds: int) -> dict[str, Any]:
     """Return what of the drawing belongs to the protocol."""
     return subject.sampling(drawing) | ({"seeds": _seeds(drawing, num_seeds)} if num_seeds > 1 else {})
 

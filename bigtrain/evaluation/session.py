@@ -1,10 +1,12 @@
 """An evaluation from the question to its figures: opens what is judged and what it is judged against, on all ranks."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from bigtrain.engine.processes.launch import Launch
 from bigtrain.evaluation.judge import Judgement, judge
@@ -14,6 +16,8 @@ from bigtrain.evaluation.subjects import Subject, open_subjects
 from bigtrain.metrics.evaluation import Evaluator, build_evaluator
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import UsageError
+
+Load = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Session:
 
     def __init__(self, options: Options, launch: Launch) -> None:
         self.options, self.launch = options, launch
+        self.between: Callable[[], None] = lambda: None
+        """Called between parts of long work on real images; may raise to end it."""
         self._evaluators: dict[tuple[str, str], Evaluator] = {}
 
     def questions(self, what: str) -> Iterator[Question]:
@@ -40,8 +46,16 @@ class Session:
         """
         choice, launch = self.options.choice, self.launch
         for subject in launch.ranks.together(lambda: list(open_subjects(what, choice, launch.device))):
-            settings = self.options.settings(subject)
-            yield Question(subject, settings, self._evaluator(subject, settings))
+            yield self.ask(subject)
+
+    def ask(self, subject: Subject) -> Question:
+        """Return a subject with what it takes to judge it; all ranks together.
+
+        Raises:
+            BigtrainError: of the kind that says what is wrong with the options, the real images, or the weights.
+        """
+        settings = self.options.settings(subject)
+        return Question(subject, settings, self._evaluator(subject, settings))
 
     def judge(self, question: Question, moved: Callable[[int], object] = lambda num_images: None) -> Judgement:
         """Return the figures of a question; all ranks together get the same."""
@@ -56,6 +70,7 @@ class Session:
         """Return the evaluator of these settings and real images, the one from before where there was one."""
         ranks = self.launch.ranks
         real = open_real(self.options.real, self.options.split, subject, ranks)
+        real = replace(real, load=self._with_between(real.load), between=lambda: self.between())
         key = (settings.model_dump_json(), real.content_hash)
         if key not in self._evaluators:
             cache = self.options.cache or default_cache(subject)
@@ -64,6 +79,13 @@ class Session:
                     settings, real, cache, self.launch.device, ranks, self.options.weights
                 )
         return self._evaluators[key]
+
+    def _with_between(self, load: Load) -> Load:
+        def loaded(numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+            self.between()
+            return load(numbers)
+
+        return loaded
 
 
 def default_cache(subject: Subject) -> Path:

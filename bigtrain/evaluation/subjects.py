@@ -15,12 +15,14 @@ from torch import Tensor
 
 from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.files import MANIFEST
+from bigtrain.engine.precision import set_backend_precision
 from bigtrain.evaluation.images import ImageSet, open_images
 from bigtrain.evaluation.which import find_model
 from bigtrain.metrics.evaluation import Generate
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.judging import sampling_facts
 from bigtrain.training.loaded import LoadedModel, load
 from bigtrain.training.sampler import Sampler, StandingSettings
 
@@ -97,11 +99,11 @@ class Generator:
 
     def sampling(self, drawing: Drawing) -> dict[str, Any]:
         """Return truncation, average and the law of the labels, as evaluations of training do."""
-        law = getattr(self.model.recipe.game, "fake_labels", "none") if self.image.num_classes else "none"
-        return {"truncation": str(drawing.truncation), "average": self.model.average, "label_law": law}
+        return sampling_facts(self.model.recipe, self.model.average) | {"truncation": str(drawing.truncation)}
 
     def generate(self, drawing: Drawing, num_images: int) -> Generate:
         """Return what draws image i from (seed, i); BatchNorm's statistics are recomputed for this drawing."""
+        set_backend_precision(self.model.recipe.tf32, self.model.recipe.deterministic)  # as training generates
         self._sampler.batch_images = drawing.batch_images
         standing = StandingSettings(drawing.standing_batches, drawing.standing_images, drawing.seed)
         if self._stands_for != (str(drawing.truncation), standing):
@@ -163,7 +165,7 @@ class Choice:
     checkpoint: str = "newest"
     """`newest`, `best`, or images seen."""
     by: str | None = None
-    """Figure that makes the best one; None: the first of each evaluation."""
+    """Figure that makes the best one; None: the one that the run's recipe ranks by."""
     average: str | None = None
     """Name of a moving average, or `all`; None: the recipe's first."""
 

@@ -1,13 +1,11 @@
 """Which of a run's checkpoints and snapshots is meant by `newest`, `best` or a number of images seen."""
 
-import math
 from pathlib import Path
 
 from bigtrain.engine.checkpoints.files import newest_complete
+from bigtrain.evaluation.best import kept_only, standings, weights_of
 from bigtrain.recipe.errors import CheckpointError, UsageError
-from bigtrain.recipe.registry import nearest
 from bigtrain.recipe.units import parse_count
-from bigtrain.reports.evaluations import newest_protocol, over_time, read_evaluations
 
 NEWEST, BEST = "newest", "best"
 
@@ -18,11 +16,11 @@ def find_model(path: Path, checkpoint: str = NEWEST, by: str | None = None) -> P
     Args:
         path: a run folder; a checkpoint or snapshot is returned as it is.
         checkpoint: `newest`, `best`, or images seen, such as 64000 or 64k.
-        by: the figure that makes the best one; None: the first of each evaluation.
+        by: the figure that makes the best one; None: the one that the run's recipe ranks by.
 
     Raises:
         CheckpointError: there is no such checkpoint.
-        UsageError: a choice among checkpoints where there is no run, or no number of images.
+        UsageError: a choice among checkpoints where there is no run, no number of images, or nothing was evaluated.
     """
     if not ((path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file()):
         if checkpoint != NEWEST or by is not None:
@@ -64,22 +62,8 @@ def _saved(run: Path) -> dict[int, Path]:
 
 
 def _best(run: Path, by: str | None) -> Path:
-    """Return what evaluated best among what is there, under the newest protocol with this figure: figures of two
-    protocols are never compared."""
-    saved = _saved(run)
-    found, _ = read_evaluations(run / "evaluations")
-    known = sorted({name for each in found for name in each.figures})
-    with_figure = [each for each in found if by is None or by in each.figures]
-    if by is not None and found and not with_figure:
-        close = nearest(by, known)
-        hint = f"did you mean '{close}'?" if close else f"there are {', '.join(known)}"
-        raise UsageError(f"no evaluation of {run} has a figure '{by}'; {hint}")
-    protocol = newest_protocol(with_figure, None)
-    comparable = [each for each in with_figure if each.protocol_name == protocol and each.images_seen in saved]
-    if not comparable:
-        raise CheckpointError(
-            f"{run} has no checkpoint or snapshot that was evaluated; evaluate one first, or leave --checkpoint out"
-        )
-    figure = by or next(iter(comparable[0].figures))
-    values = [(each.images_seen, each.figures[figure]) for each in comparable if math.isfinite(each.figures[figure])]
-    return saved[over_time(values, figure).best_images]
+    """Return what evaluated best among what is there, under the protocol that was evaluated last."""
+    found = kept_only(standings(run, by)[0])
+    path = weights_of(run, found.best)
+    assert path is not None, "kept_only leaves what is there"
+    return path

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from bigtrain.cli import main as command_line
+from bigtrain.engine.checkpoints.files import MANIFEST
 from bigtrain.engine.ranks import Ranks
 from bigtrain.evaluation.judge import over_seeds
+from bigtrain.evaluation.which import find_model
 from bigtrain.recipe.errors import BigtrainError
 from bigtrain.sampling.files import save_npz
 from bigtrain.training.loaded import load
@@ -172,7 +174,7 @@ def test_figures_of_two_protocols_stand_in_two_tables(
     [
         (["RUN", "--average", "ema"], 2, "'ema' is no moving average"),
         (["RUN", "--checkpoint", "3"], 4, "has no checkpoint and no snapshot of 3 images; it has: "),
-        (["RUN", "--checkpoint", "best", "--by", "fidd"], 2, "has a figure 'fidd'"),
+        (["RUN", "--checkpoint", "best", "--by", "fidd"], 2, "--by fidd"),
         (["RUN", "--by", "fid"], 2, "add --checkpoint best"),
         (["RUN", "--metrics", "fidd"], 2, "did you mean 'fid'"),
         (["RUN", "--num", "2"], 2, "num_images"),
@@ -203,16 +205,20 @@ def test_wrong_questions_get_a_sentence(
 
 
 def test_best_is_read_from_the_evaluations(toy_run: Path, tmp_path: Path) -> None:
-    from bigtrain.evaluation.which import find_model
-
     run = tmp_path / "run"
     for images in (64, 128, 160):
         (run / "checkpoints" / f"{images:012d}").mkdir(parents=True)
+        (run / "checkpoints" / f"{images:012d}" / MANIFEST).touch()
     for images, value in ((64, 3.0), (100, 1.0), (128, 2.0), (160, 4.0)):
-        record = {"images_seen": images, "figures": {"fid": value, "precision": value}, "protocol": {}}
+        record = {
+            "images_seen": images,
+            "figures": {"fid": value, "precision": value},
+            "average": "ema",
+            "protocol": {},
+        }
         (run / "evaluations").mkdir(exist_ok=True)
         (run / "evaluations" / f"{images:012d}-fid-1-x.json").write_text(json.dumps(record))
-    assert find_model(run, "best").name == "000000000128"  # 100 is better and gone
+    assert find_model(run, "best", "fid").name == "000000000128"  # 100 is better and gone
     assert find_model(run, "best", "precision").name == "000000000160"
     assert find_model(run, "64").name == "000000000064"
     with pytest.raises(BigtrainError, match="no number of images|not newest, best"):
