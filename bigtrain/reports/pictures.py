@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 RUNGS = ((1600, 90), (1280, 85), (1024, 80), (800, 72), (640, 65), (512, 55), (400, 45), (320, 35), (240, 25), (200, 9))
 """Longest side in pixels and quality of WebP, from the best down."""
+MOST_FILM_BYTES = 600_000  # of a GIF or WebP that moves on the page; of a larger one the first frame is shown
+SMALLEST_FILM_SIDE = 640  # rungs below it have no bytes for films
 TRIALS = 5  # pictures whose sizes at a rung stand for all
 MARGIN = 1.1  # of the budget, for pictures that are larger than those tried
 HEAD = "data:image/webp;base64,"
@@ -28,8 +30,8 @@ class Shown:
 def encoded(paths: Sequence[Path], budget_bytes: int) -> dict[Path, Shown]:
     """Return pictures as data URIs that together take at most `budget_bytes`.
 
-    All get the same largest side and quality. Where even the lowest is too much, every second picture is left out, and
-    again, the last one never. Files that are no pictures are left out.
+    All get the same largest side and quality; short films stay as they are. Where even the lowest is too much, every
+    second picture is left out, and again, the last one never. Files that are no pictures are left out.
     """
     left = list(dict.fromkeys(paths))
     start = 0
@@ -54,6 +56,11 @@ def _estimate_bytes(paths: Sequence[Path], side: int, quality: int) -> float:
 def _encoded(path: Path, side: int, quality: int) -> Shown | None:
     try:
         with Image.open(path) as opened:
+            if getattr(opened, "is_animated", False) and side >= SMALLEST_FILM_SIDE:
+                raw = path.read_bytes()
+                if len(raw) <= MOST_FILM_BYTES:
+                    kind = str(Image.MIME[opened.format or ""])
+                    return Shown(f"data:{kind};base64,{base64.b64encode(raw).decode()}", opened.width, opened.height)
             image = opened.convert("RGBA" if opened.mode in ("RGBA", "LA", "PA") else "RGB")
     except UNREADABLE:
         return None

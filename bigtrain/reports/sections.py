@@ -14,6 +14,7 @@ from bigtrain.reports.units import NOTHING, count, duration, figure, hours, rate
 MOST_ROWS = 500  # of a table of events; the newest
 MOST_CURVES = 4  # of one run and protocol; the newest
 LARGEST_MATRIX = 64  # rows or columns of a matrix that is shown as one
+VERDICT = ("verdict", "suspicious")  # of a section of an audit: a sentence, and whether it is bad news
 PLACE = ("event", "images_seen", "step", "time_s")
 
 
@@ -155,10 +156,14 @@ def _parts(audit: Audit) -> list[dict[str, Any]]:
         if title in ("images_seen", "protocol", "pictures"):
             continue
         matrices: dict[str, list[list[float]]] = {}
-        plain = _without_matrices(value, "", matrices)
+        said = value if isinstance(value, Mapping) else {}
+        unsaid = {key: each for key, each in said.items() if key not in VERDICT} if said else value
+        plain = _without_matrices(unsaid, "", matrices)
         found.append(
             {
                 "title": title.replace("_", " "),
+                "verdict": said.get("verdict"),
+                "is_suspicious": bool(said.get("suspicious")),
                 "rows": [(key or title, text) for key, text in flat(plain).items()] if plain not in ({}, None) else [],
                 "matrices": [{"title": key or title, **_shaded(matrix)} for key, matrix in matrices.items()],
             }
@@ -174,6 +179,8 @@ def _without_matrices(value: Any, key: str, matrices: dict[str, list[list[float]
     if isinstance(value, Mapping):
         left = {name: _without_matrices(each, f"{key}.{name}".strip("."), matrices) for name, each in value.items()}
         return {name: each for name, each in left.items() if each is not None or value[name] is None}
+    if isinstance(value, list):
+        return [figure(each) if isinstance(each, float) else each for each in value]
     return figure(value) if isinstance(value, float) else value
 
 

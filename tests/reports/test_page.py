@@ -1,5 +1,6 @@
 """`bigtrain report`: what the page holds, without a browser."""
 
+import base64
 import html
 import json
 import re
@@ -228,6 +229,30 @@ def test_events_are_on_the_axis(tmp_path: Path) -> None:
     marks = data_of(render(read_runs([tmp_path])))["runs"][0]["events"]
     assert [(mark["kind"], mark["images"], mark["steps"]) for mark in marks] == [("start", 0, 0), ("rollback", 320, 10)]
     assert marks[1]["text"] == "loss; went back from 640 images, salt 1"
+
+
+def test_short_films_move_on_the_page(tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 128, 255)]
+    frames[0].save(tmp_path / "way.gif", save_all=True, append_images=frames[1:])
+    raw = base64.b64encode((tmp_path / "way.gif").read_bytes()).decode()
+    assert encoded([tmp_path / "way.gif"], 100_000)[tmp_path / "way.gif"].uri == f"data:image/gif;base64,{raw}"
+
+
+def test_verdicts_of_an_audit_stand_before_its_numbers(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    nearest = {
+        "suspicious": True,
+        "verdict": "copies: 9 of 10",
+        "distances": [1.23456789, 2.0],
+        "matrix": [[1, 2], [3, 4]],
+    }
+    write_json(run / "audits" / "000000064000.json", {"images_seen": 64000, "nearest": nearest})
+    ((part,),) = [section["parts"] for section in page.audit_sections(read_runs([run]))]
+    assert (part["title"], part["verdict"], part["is_suspicious"]) == ("nearest", "copies: 9 of 10", True)
+    assert part["rows"] == [("distances", "[1.235, 2]")]
+    assert part["matrices"][0]["cells"] == [[("1", 25), ("2", 50)], [("3", 75), ("4", 100)]]
+    text = without_scripts(render(read_runs([run])))
+    assert text.index("suspicious</span>") < text.index("copies: 9 of 10") < text.index("all numbers")
 
 
 def test_transparent_and_palette_pictures_are_taken(tmp_path: Path) -> None:
