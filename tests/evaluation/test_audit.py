@@ -135,7 +135,7 @@ def test_without_a_holdout_training_images_are_measured_against_the_others(cache
     looker = build_looker(asked, RandomSettings(), cache, CPU)
     seen = gather(asked, SETTINGS, looker, unwatched)
     nearest = find_nearest(seen)
-    assert nearest.real_name == "training images, from the others"
+    assert nearest.real_name == "training images (from the others)"
     feature = looker.extractor(IMAGES[:NUM_TRAINING]).double()
     distance = torch.cdist(feature, feature).fill_diagonal_(torch.inf).amin(1)[seen.training_places]
     assert torch.allclose(nearest.distance_R, distance, atol=1e-4)

@@ -115,6 +115,10 @@ class TestDuplicates:
         # Without ties the variance of U is 2 * 2 * 5 / 12 = 5/3; here U = 4, its mean 2.
         assert rank_test(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0])).z == pytest.approx(2 / math.sqrt(5 / 3))
         assert rank_test(torch.ones(3), torch.ones(4)).z == 0
+        # 1, 1 against 0, 1: U = 3 with a mean of 2; the triple of ones takes 24 / 12 = 2 off the variance's 5.
+        assert rank_test(torch.ones(2), torch.tensor([0.0, 1.0])).z == pytest.approx(
+            1 / math.sqrt(4 / 12 * (5 - 24 / 12))
+        )
         one_sided = rank_test(cloud(50, 1)[:, 0] + 1, cloud(40, 1, seed=1)[:, 0])
         from scipy.stats import mannwhitneyu
 

@@ -164,7 +164,7 @@ def test_a_snapshot_is_audited_without_its_discriminator(run_dir, tmp_path, caps
     assert cli.main(["audit", str(snapshot), *QUICK, "--json", str(out)]) == 0
     assert json.loads(out.read_text())["discriminator"] == {
         "suspicious": None,
-        "verdict": "not judged: a snapshot holds no discriminator; name a checkpoint or a run",
+        "verdict": "a snapshot holds no discriminator; name a checkpoint or a run",
     }
     capsys.readouterr()
     shutil.copy(snapshot, tmp_path / "copied.safetensors")

@@ -65,7 +65,7 @@ def find_nearest(seen: Gathered) -> Nearest:
     distance_NK, place_NK = _fold(search.distance_QK[:split].cpu(), search.number_QK[:split].cpu(), repeats)
     distance_RK, _ = _fold(search.distance_QK[split:].cpu(), search.number_QK[split:].cpu(), repeats)
     distance_R = distance_RK[:, 0]
-    name = "held-out images" if has_held_out else "training images, from the others"
+    name = "held-out images" if has_held_out else "training images (from the others)"
     return Nearest(distance_NK, place_NK, distance_R, name, near_threshold(distance_R))
 
 

@@ -19,18 +19,18 @@ FEWEST = 2  # logits of a set
 def discriminator_section(seen: Gathered) -> Section:
     """Say whether training images get larger outputs than held-out ones."""
     if seen.looker.discriminator is None:
-        return Section(None, "not judged: a snapshot holds no discriminator; name a checkpoint or a run")
+        return Section(None, "a snapshot holds no discriminator; name a checkpoint or a run")
     sets = {"training": seen.training, "held_out": seen.held_out, "generated": seen.generated}
     known = {name: looks for name, looks in sets.items() if looks is not None and _num_logits(looks) >= FEWEST}
     figures: dict[str, Any] = {name: _of(looks) for name, looks in known.items()}
     if "generated" not in known or "training" not in known:
-        return Section(None, "not judged: the discriminator compares more images at once than there are", figures)
+        return Section(None, "the discriminator compares more images at once than there are", figures)
     above = {name: _above(looks, seen.generated) for name, looks in known.items()}
     title = "The discriminator's output"
     has_classes = bool(seen.subject.image.num_classes)
     pictures = [Picture(title, "discriminator", lambda: logits_picture(title, above, has_classes))]
     if len(above.get("held_out", ())) < FEWEST:
-        sentence = "not judged: no images were kept out of training to hold against the others; train with data.holdout"
+        sentence = "no images were kept out of training to hold against the others; train with data.holdout"
         return Section(None, sentence, figures, pictures)
     suspicious, verdict, compared = _compare(above)
     return Section(suspicious, verdict, figures | compared, pictures)

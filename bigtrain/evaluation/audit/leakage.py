@@ -18,7 +18,7 @@ def leakage_section(seen: Gathered) -> Section:
     """Say which classes are misread more often than real images are."""
     classifier = seen.looker.classifier
     if seen.generated.seen_N is None or classifier is None:
-        return Section(None, "not judged: the images have no labels that a classifier could learn")
+        return Section(None, "the images have no labels that a classifier could learn")
     names, num_classes = seen.subject.class_names, seen.subject.image.num_classes
     count_KK = confusion(seen.generated.label_N, seen.generated.seen_N, num_classes)
     real, real_name = _real(seen, classifier.facts)
