@@ -1,5 +1,6 @@
 """One line a run: where it stands, how quick it is, its best figure, what it has cost."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from bigtrain.reports.evaluations import (
 from bigtrain.reports.reading import LOG_FILE, Event, is_number, read_log_ends, read_object, read_recipe, read_starts
 from bigtrain.reports.state import State, state_of
 
-RUN_FILES = (LOG_FILE, "status.json", "recipe.yaml")
+BEGUN_FILES = (LOG_FILE, "status.json")  # of which a run has one once it was started
+RECIPE_FILE = "recipe.yaml"  # alone it may be any folder's
 MOST_LEVELS = 4  # below the folder that is listed: sweeps have folders of their own
 RATE_LINES = 5  # status lines whose median is "images a second"
 HEAD_KEYS = ("name", "total_images", "ema")
@@ -101,17 +103,24 @@ class Overview:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
-    return any((folder / name).is_file() for name in RUN_FILES)
+    """Whether a folder may be a run's: it has a log, a status, or at least a recipe."""
+    return has_begun(folder) or (folder / RECIPE_FILE).is_file()
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a folder is that of a run which was started."""
+    return any((folder / name).is_file() for name in BEGUN_FILES)
 
 
 def find_runs(folder: Path, levels: int = MOST_LEVELS) -> Iterator[Path]:
-    """Yield the run folders in a folder, itself included, by name; runs hold no runs."""
-    if is_run(folder):
+    """Yield the folders of started runs in a folder, itself included, by name; runs hold no runs."""
+    if has_begun(folder):
         yield folder
     elif levels:
         try:
-            inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+            with os.scandir(folder) as entries:  # tells folders from files without asking for each
+                names = sorted(each.name for each in entries if not each.name.startswith(".") and each.is_dir())
+            inside = [folder / name for name in names]
         except OSError:
             return
         for each in inside:
@@ -120,7 +129,7 @@ def find_runs(folder: Path, levels: int = MOST_LEVELS) -> Iterator[Path]:
 
 def quick_overview(folder: Path, now_s: float | None = None) -> Overview:
     """Return a run in a line, from the ends of its log and the first keys of its recipe."""
-    recipe = read_recipe(folder / "recipe.yaml", HEAD_KEYS)
+    recipe = read_recipe(folder / RECIPE_FILE, HEAD_KEYS)
     evaluations, _ = read_evaluations(folder / "evaluations")
     return overview(folder, recipe, read_log_ends(folder / LOG_FILE), evaluations, now_s)
 

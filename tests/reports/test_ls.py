@@ -12,11 +12,22 @@ import pytest
 
 from bigtrain import cli
 from bigtrain.engine.processes.holder import HOLDER_FILE, Holder
+from bigtrain.reports.evaluations import higher_is_better
 from bigtrain.reports.overview import find_runs, quick_overview
 from bigtrain.reports.reading import HEAD_BYTES, TAIL_BYTES
 from bigtrain.reports.state import SILENT_S, state_of
 
-from .made_runs import event, make_run, start, status, write_evaluation, write_json, write_log, write_starts
+from .made_runs import (
+    event,
+    make_run,
+    start,
+    status,
+    write_evaluation,
+    write_json,
+    write_log,
+    write_recipe,
+    write_starts,
+)
 
 NOW_S = 1_800_000_000.0
 
@@ -107,6 +118,7 @@ def test_runs_are_found_in_folders_of_folders_but_not_in_runs(tmp_path: Path) ->
     make_run(tmp_path / "sweep" / "a")
     make_run(tmp_path / "b" / "inside")
     make_run(tmp_path / ".hidden")
+    write_recipe(tmp_path)  # a project's own, beside its runs
     assert list(find_runs(tmp_path)) == [tmp_path / "b", tmp_path / "sweep" / "a"]
 
 
@@ -140,6 +152,11 @@ def test_figures_of_other_protocols_are_marked(tmp_path: Path, capsys: pytest.Ca
         "figures with different marks do not compare: their protocols differ",
         "c: failed: no space <left>",
     ]
+
+
+def test_scores_are_better_when_higher_and_distances_when_lower() -> None:
+    names = ("is_classifier", "inception_score", "precision", "fid", "kd_classifier", "fid_same_size")
+    assert [name for name in names if higher_is_better(name)] == ["is_classifier", "inception_score", "precision"]
 
 
 def test_ls_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
