@@ -30,7 +30,7 @@ class WeightFile:
     """One published file."""
 
     extractor: str
-    """The extractor that reads it: a name of EXTRACTORS."""
+    """What reads it: a name of EXTRACTORS, or the distance `lpips`, which needs the file of VGG16 besides."""
     name: str
     """Its file name."""
     source: str
@@ -65,7 +65,14 @@ DINOV2 = {
     )
     for size, mib in {"small": 84, "base": 330, "large": 1161, "giant": 4335}.items()
 }
-CATALOGUE = (INCEPTION, VGG16, *DINOV2.values())
+LPIPS = WeightFile(
+    "lpips",
+    "weights-vgg16-lpips.pth",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth",
+    "",
+    1,
+)
+CATALOGUE = (INCEPTION, VGG16, LPIPS, *DINOV2.values())
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distance", help="lpips, discriminator or pixels (default: lpips where its weights are, else discriminator)"
     )
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="a folder with the weight files of lpips")
     parser.add_argument("--no-noise", action="store_true", help="of styles: keep the generator's constant noise")
     parser.add_argument("--average", help="which moving average of the weights (default: the recipe's first)")
     parser.add_argument("--standing", default="16x256", help="batches x images for BatchNorm's statistics")
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Search and write; return 0."""
     from bigtrain.evaluation.projection.distance import distance_of
     from bigtrain.evaluation.projection.search import Projector
+    from bigtrain.metrics.weights import WeightStore
     from bigtrain.recipe.errors import UsageError
     from bigtrain.sampling.truncation import Truncation
     from bigtrain.training.loaded import load
@@ -60,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = load(arguments.model, arguments.average)
     model.restand(Truncation(), standing)
     label = None if arguments.label is None else model.labels([arguments.label])[0]
-    distance = distance_of(arguments.distance, model)
+    store = WeightStore(() if arguments.weights is None else (arguments.weights,), offline=True)
+    distance = distance_of(arguments.distance, model, store)
     projector = Projector(model, distance, settings, label)
     (_compare if arguments.compare else _project)(arguments, projector)
     return 0

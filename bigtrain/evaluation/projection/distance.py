@@ -8,7 +8,6 @@ checkpoint. `pixels` takes the image itself.
 Axes: N images, C channels, H height, W width, F features.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigtrain.engine.checkpoints.files import read_checkpoint
+from bigtrain.metrics.weights import LPIPS, VGG16, WeightStore
 from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.recipe.errors import CheckpointError, UsageError, WeightsError
 from bigtrain.recipe.registry import Registry
 from bigtrain.training.loaded import LoadedModel
 
 DISTANCES = Registry("distance")
-LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
+LPIPS_FILES = (LPIPS, VGG16)
 VGG16_PART = "features."  # of the weight file's names
 LPIPS_SIDE = 256  # px; larger images are averaged down before, as in Karras et al. 2020, appendix D
 LENGTH_EPS = 1e-10  # added to lengths of features
@@ -44,27 +44,34 @@ class Distance:
     """What else a reader of the figures should know, as JSON values."""
 
 
-def distance_of(name: str | None, model: LoadedModel) -> Distance:
+def distance_of(name: str | None, model: LoadedModel, store: WeightStore | None = None) -> Distance:
     """Return the distance of a name; None: `lpips` where its weights are at hand, else `discriminator`.
+
+    Args:
+        name: in DISTANCES, or None.
+        model: whose images are compared.
+        store: where weight files are looked for; None: the usual places.
 
     Raises:
         RecipeError: there is no such distance.
         UsageError: it cannot be had; the sentence says what is missing.
     """
+    store = store or WeightStore(offline=True)
     if name is None:
-        name = "lpips" if _lpips_folder() is not None and model.image.channels in (1, 3) else "discriminator"
-    make: Callable[[LoadedModel], Distance] = DISTANCES.get(name)
-    return make(model)
+        is_at_hand = all(store.locate(file) is not None for file in LPIPS_FILES)
+        name = "lpips" if is_at_hand and model.image.channels in (1, 3) else "discriminator"
+    make: Callable[[LoadedModel, WeightStore], Distance] = DISTANCES.get(name)
+    return make(model, store)
 
 
 @DISTANCES.add("pixels")
-def pixels(model: LoadedModel) -> Distance:
+def pixels(model: LoadedModel, store: WeightStore) -> Distance:
     """The mean squared difference of pixels, which are -1..1."""
     return Distance("pixels", lambda image_NCHW: image_NCHW.flatten(1) / image_NCHW[0].numel() ** 0.5)
 
 
 @DISTANCES.add("discriminator")
-def discriminator(model: LoadedModel) -> Distance:
+def discriminator(model: LoadedModel, store: WeightStore) -> Distance:
     """In the outputs of the discriminator's blocks, or in its last features where it has no blocks.
 
     Raises:
@@ -118,68 +125,64 @@ def _unit(output_NCHW: Tensor) -> Tensor:
 
 
 @DISTANCES.add("lpips")
-def lpips(model: LoadedModel) -> Distance:
+def lpips(model: LoadedModel, store: WeightStore) -> Distance:
     """LPIPS with VGG16, through torch-fidelity.
 
     Raises:
-        WeightsError: a weight file is missing or holds more than plain tensors.
+        WeightsError: a weight file is missing, another one, or holds more than plain tensors.
         UsageError: images with an alpha channel.
     """
-    folder = _lpips_folder()
-    if folder is None:
+    missing = [file.name for file in LPIPS_FILES if store.locate(file) is None]
+    if missing:
         raise WeightsError(
-            f"distance lpips needs {' and '.join(LPIPS_FILES)} in one of {', '.join(map(str, _folders()))}, where they "
-            "are not; put them there, or use --distance discriminator"
+            f"distance lpips needs {' and '.join(missing)} in one of {', '.join(map(str, store.places()))}; put it "
+            "there (`bigtrain weights import FILE`), or use --distance discriminator"
         )
     if model.image.channels not in (1, 3):
         raise UsageError(f"distance lpips reads gray or RGB images, not {model.image.channels} channels")
-    return Distance("lpips", _Lpips(_load_lpips(folder).to(model.device)), {"weights": [*LPIPS_FILES]})
+    found = [store.get(file) for file in LPIPS_FILES]
+    facts = {file.name: each.sha256 for file, each in zip(LPIPS_FILES, found, strict=True)}
+    module = load_lpips(*(each.path for each in found)).to(model.device)
+    return Distance("lpips", _Lpips(module), {"weights": facts})
 
 
-def _folders() -> list[Path]:
-    named = os.environ.get("BIGTRAIN_WEIGHTS")
-    return [*([Path(named)] if named else []), Path(torch.hub.get_dir()) / "checkpoints"]
+def load_lpips(linear: Path, vgg16: Path) -> nn.Module:
+    """Return torch-fidelity's module with weights of two files, which it would look for in one place only.
 
-
-def _lpips_folder() -> Path | None:
-    """Return the first folder that has both weight files."""
-    return next((folder for folder in _folders() if all((folder / name).is_file() for name in LPIPS_FILES)), None)
-
-
-def _load_lpips(folder: Path) -> nn.Module:
-    """Return torch-fidelity's module with the weights of the folder, which it would look for in one place only."""
+    Raises:
+        WeightsError: a file is damaged, no file of plain tensors, or of another network.
+    """
     # Imported late: they draw in torchvision.
     import torchvision
     from torch_fidelity import sample_similarity_lpips as theirs
 
-    states = {}
-    for name in LPIPS_FILES:
-        try:
-            states[name] = torch.load(folder / name, map_location="cpu", weights_only=True)
-        except Exception as error:  # zipfile, pickle, RuntimeError, OSError: all say that it is no such file
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise WeightsError(f"{folder / name} cannot be read ({reason}); fetch it again") from error
+    linear_state, vgg16_state = _tensors(linear), _tensors(vgg16)
 
-    def vgg16(**_: Any) -> SimpleNamespace:
+    def features_only(**_: Any) -> SimpleNamespace:
         with torch.device("meta"):  # the classifier, nine tenths of the weights, is not needed
             features = torchvision.models.vgg16(weights=None, init_weights=False).features
-        state = {key[len(VGG16_PART) :]: each for key, each in states[LPIPS_FILES[1]].items() if _is_feature(key)}
+        state = {key[len(VGG16_PART) :]: vgg16_state[key] for key in vgg16_state if key.startswith(VGG16_PART)}
         features.load_state_dict(state, assign=True)
         return SimpleNamespace(features=features)
 
     before = theirs.load_state_dict_from_url, theirs.torchvision_load_pretrained_vgg16
-    theirs.load_state_dict_from_url = lambda *_, **__: states[LPIPS_FILES[0]]
-    theirs.torchvision_load_pretrained_vgg16 = vgg16
+    theirs.load_state_dict_from_url = lambda *_, **__: linear_state
+    theirs.torchvision_load_pretrained_vgg16 = features_only
     try:
         return theirs.SampleSimilarityLPIPS("lpips-vgg16")  # type: ignore[no-any-return]
     except RuntimeError as error:
-        raise WeightsError(f"weights in {folder} are not LPIPS's ({error}); fetch {LPIPS_FILES} again") from error
+        raise WeightsError(f"{linear} and {vgg16} are not LPIPS's weights ({error}); fetch them again") from error
     finally:
         theirs.load_state_dict_from_url, theirs.torchvision_load_pretrained_vgg16 = before
 
 
-def _is_feature(key: str) -> bool:
-    return key.startswith(VGG16_PART)
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile, pickle, RuntimeError, OSError: all say that it is no such file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{path} cannot be read ({reason}); fetch it again") from error
+    return state
 
 
 class _Lpips:

@@ -1,5 +1,6 @@
 """Distances: numbers by hand, agreement with torch-fidelity, and sentences where something is missing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torchvision
 from torch import nn
 
 import bigtrain
-from bigtrain.evaluation.projection.distance import LPIPS_FILES, _Blocks, _load_lpips, distance_of
+from bigtrain.evaluation.projection import distance as distances
+from bigtrain.evaluation.projection.distance import Distance, _Blocks, distance_of, load_lpips
+from bigtrain.metrics.weights import LPIPS, VGG16, WeightStore
 from bigtrain.recipe.errors import RecipeError, UsageError, WeightsError
 from tests.evaluation.toy_models import write_toy_snapshot
 
@@ -21,11 +24,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     linear = {f"lin{number}.model.1.weight": torch.rand(1, size, 1, 1) for number, size in enumerate(LPIPS_CHANNELS)}
-    torch.save(linear, folder / LPIPS_FILES[0])
+    torch.save(linear, folder / LPIPS.name)
     with torch.device("meta"):
         features = torchvision.models.vgg16(weights=None, init_weights=False).features
     state = {f"features.{name}": torch.randn(tensor.shape) * 0.05 for name, tensor in features.state_dict().items()}
-    torch.save(state, folder / LPIPS_FILES[1])
+    torch.save(state, folder / VGG16.name)
     return folder
 
 
@@ -34,7 +37,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_snapshot(tmp_path_factory.mktemp("toy"), "unconditional")
 
 
-def squared(distance, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def squared(distance: Distance, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return (distance.embed(first) - distance.embed(second)).square().sum(1)
 
 
@@ -46,30 +49,33 @@ def test_pixels_are_the_mean_squared_difference(snapshot: Path):
 
 
 def test_lpips_is_torch_fidelitys(snapshot: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("BIGTRAIN_WEIGHTS", str(weights))
+    store = WeightStore((weights,), offline=True)
     model = bigtrain.load(snapshot)
-    distance = distance_of(None, model)
+    with pytest.raises(WeightsError, match=f"begins with {VGG16.sha256_start}"):
+        distance_of(None, model, store)  # random weights under the published name
+    monkeypatch.setattr(distances, "LPIPS_FILES", (LPIPS, replace(VGG16, sha256_start="")))
+    distance = distance_of(None, model, store)
     assert distance.name == "lpips"
+    assert distance.facts["weights"].keys() == {LPIPS.name, VGG16.name}
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (2, 3, 1, 32, 32), generator=generator, dtype=torch.uint8)
     ours = squared(distance, *(each.float() / 127.5 - 1 for each in pixels))
-    theirs = _load_lpips(weights)(*(each.expand(-1, 3, -1, -1) for each in pixels))
+    module = load_lpips(weights / LPIPS.name, weights / VGG16.name)
+    theirs = module(*(each.expand(-1, 3, -1, -1) for each in pixels))
     assert ours.min() > 0.01
     assert torch.allclose(ours, theirs.flatten(), rtol=1e-4)
 
 
-def test_weights_that_are_missing_or_run_code_are_refused(
-    snapshot: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    model = bigtrain.load(snapshot)
-    monkeypatch.setenv("BIGTRAIN_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match="put them there, or use --distance discriminator"):
-        distance_of("lpips", model)
-    torch.save(nn.Linear(1, 1), tmp_path / LPIPS_FILES[0])  # a pickled object
-    (tmp_path / LPIPS_FILES[1]).symlink_to(weights / LPIPS_FILES[1])
-    with pytest.raises(WeightsError, match=f"{LPIPS_FILES[0]} cannot be read"):
-        distance_of("lpips", model)
+def test_weights_that_are_missing_or_run_code_are_refused(snapshot: Path, tmp_path: Path, weights: Path):
+    model, store = bigtrain.load(snapshot), WeightStore((tmp_path,), offline=True, environment={})
+    with pytest.raises(WeightsError, match="or use --distance discriminator"):
+        distance_of("lpips", model, store)
+    torch.save(nn.Linear(1, 1), tmp_path / LPIPS.name)  # a pickled object
+    with pytest.raises(WeightsError, match=f"{LPIPS.name} cannot be read"):
+        load_lpips(tmp_path / LPIPS.name, weights / VGG16.name)
+    torch.save({"a": torch.zeros(1)}, tmp_path / LPIPS.name)
+    with pytest.raises(WeightsError, match="are not LPIPS's weights"):
+        load_lpips(tmp_path / LPIPS.name, weights / VGG16.name)
     with pytest.raises(UsageError, match="a snapshot, which holds no discriminator"):
         distance_of("discriminator", model)
     with pytest.raises(RecipeError, match="did you mean 'pixels'"):

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import bigtrain
+from bigtrain.draws import Draws
 from bigtrain.evaluation.projection.compare import area_under_curve
 from bigtrain.evaluation.projection.distance import distance_of
 from bigtrain.evaluation.projection.search import Projector, learning_rate, wandering
 from bigtrain.evaluation.projection.settings import ProjectionSettings
-from bigtrain.evaluation.projection.spaces import autocorrelation, style_center
+from bigtrain.evaluation.projection.spaces import StyleSpace, autocorrelation, style_center
 from bigtrain.evaluation.projection.targets import Targets
+from bigtrain.networks.layers.modulated import StyledConv2d
 from bigtrain.recipe.errors import DivergenceError, UsageError
 from bigtrain.sampling.truncation import Truncation
 from bigtrain.training.codes import STYLE
@@ -77,6 +79,35 @@ def test_the_model_keeps_its_noise_and_w_has_one_style(toy_runs: dict[str, Path]
     assert (model.render(without.codes).int() - without.image_NCHW.int()).abs().max() <= 1
     layers, _ = found_by(model, "w+", steps=8)
     assert not torch.equal(layers.codes.parts[STYLE][:, 0], layers.codes.parts[STYLE][:, 1])
+
+
+def test_noise_maps_start_from_other_noise_than_the_generators_own(toy_runs: dict[str, Path]):
+    model = load(toy_runs["stylegan2"])
+    settings = ProjectionSettings(space="w")
+    draws = Draws(0, 0, -1, 0, torch.arange(2))
+    space = StyleSpace(model, (torch.zeros(6), 1.0), draws, settings)
+    own = {name: layer.noise_const for name, layer in model.generator.named_modules() if hasattr(layer, "noise_const")}
+    for name, map_N1HW in space.maps.items():
+        const_HW = own[name.removeprefix("noise/")]
+        for map_HW in map_N1HW[:, 0].detach():
+            assert abs(torch.corrcoef(torch.stack((map_HW.flatten(), const_HW.flatten())))[0, 1]) < 0.9
+        assert not torch.equal(map_N1HW[0], map_N1HW[1])
+
+
+def test_each_image_has_the_noise_of_its_own_map(toy_runs: dict[str, Path]):
+    model = load(toy_runs["stylegan2"])
+    convolution = next(layer for layer in model.generator.modules() if isinstance(layer, StyledConv2d))
+    convolution.noise_strength.data.fill_(0.5)
+    torch.manual_seed(0)
+    image_NCHW, style_NW = torch.randn(2, convolution.weight.shape[1], 4, 4), torch.randn(2, 6)
+    maps = torch.randn(2, 1, 4, 4)
+    expected = []
+    for number in range(2):
+        convolution.noise_const = maps[number, 0]
+        expected.append(convolution(image_NCHW[[number]], style_NW[[number]], "const"))
+    convolution.noise_const = maps
+    assert torch.allclose(convolution(image_NCHW, style_NW, "const"), torch.cat(expected), atol=1e-6)
+    assert not torch.allclose(expected[0], convolution(image_NCHW[:1], style_NW[:1], "none"))
 
 
 def test_latents_that_were_found_make_the_image_and_a_given_class_stays(toy_runs: dict[str, Path]):
