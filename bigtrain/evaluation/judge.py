@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bigtrain.engine import faults
 from bigtrain.evaluation.subjects import Drawing, Subject
-from bigtrain.metrics.evaluation import Evaluator, Generate
+from bigtrain.metrics.evaluation import Evaluator, Generate, Labels
 
 SPREAD = "_seeds_std"  # of a figure over seeds
 
@@ -80,9 +80,13 @@ def judge(
     """
     sampling = sampling_of(subject, drawing, num_seeds)
     num_images = evaluator.settings.num_images
+
+    def needed(of_seed: Drawing) -> Labels | None:
+        return subject.labels(of_seed, num_images) if evaluator.tells_classes else None
+
     evaluations = [
-        evaluator.evaluate(_watched(subject.generate(replace(drawing, seed=seed), num_images), moved), sampling)
-        for seed in _seeds(drawing, num_seeds)
+        evaluator.evaluate(_watched(subject.generate(of_seed, num_images), moved), sampling, needed(of_seed))
+        for of_seed in (replace(drawing, seed=seed) for seed in _seeds(drawing, num_seeds))
     ]
     by_seed = tuple(evaluation.figures for evaluation in evaluations)
     figures = by_seed[0] if num_seeds == 1 else over_seeds(by_seed)

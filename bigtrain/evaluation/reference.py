@@ -8,6 +8,7 @@ from bigtrain.evaluation.images import ImageSet, Shards, as_real, open_images
 from bigtrain.evaluation.subjects import Generator, Subject
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import RealImages
+from bigtrain.metrics.reference import RealMoments, holds_moments, read_moments
 from bigtrain.recipe.errors import DataError, UsageError
 
 TRAINING = "training"
@@ -15,11 +16,12 @@ SPLITS = {TRAINING: ShardSet.training, "held-out": ShardSet.holdout, "all": Shar
 """Parts of a run's own shards, by the name of the option."""
 
 
-def open_real(real: str | None, split: str | None, subject: Subject, ranks: Ranks) -> RealImages:
+def open_real(real: str | None, split: str | None, subject: Subject, ranks: Ranks) -> RealImages | RealMoments:
     """Return the real images.
 
     Args:
-        real: shards, a folder or zip of images, or an `.npz` of images; None: those that the subject was trained on.
+        real: shards, a folder or zip of images, or an `.npz` of images or of statistics (mu, sigma); None: those that
+            the subject was trained on.
         split: which part of the subject's own, a name of SPLITS, also where `real` says that these lie elsewhere now;
             None: training, or all that `real` names.
         subject: what is judged.
@@ -31,6 +33,8 @@ def open_real(real: str | None, split: str | None, subject: Subject, ranks: Rank
     """
     if real is None or split is not None:
         images: ImageSet = _trained_on(subject, split or TRAINING, real)
+    elif holds_moments(Path(real)):
+        return read_moments(Path(real), subject.image)
     else:
         images = open_images(real)
     if images.image.size != subject.image.size or images.image.channels != subject.image.channels:

@@ -18,7 +18,7 @@ from bigtrain.engine.checkpoints.files import MANIFEST
 from bigtrain.engine.precision import set_backend_precision
 from bigtrain.evaluation.images import ImageSet, open_images
 from bigtrain.evaluation.which import find_model
-from bigtrain.metrics.evaluation import Generate
+from bigtrain.metrics.evaluation import Generate, Labels
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.sampling.truncation import Truncation
@@ -77,6 +77,10 @@ class Subject(Protocol):
         """Return what makes the first `num_images` images."""
         ...
 
+    def labels(self, drawing: Drawing, num_images: int) -> Labels | None:
+        """Return what tells the classes of these images; None: they have none."""
+        ...
+
 
 class Generator:
     """A trained generator with one of its moving averages."""
@@ -116,6 +120,12 @@ class Generator:
 
         return generate
 
+    def labels(self, drawing: Drawing, num_images: int) -> Labels | None:
+        """Return what tells the labels that were drawn for these images."""
+        if not self.image.num_classes:
+            return None
+        return lambda index_N: self._sampler.labels(index_N, seed_of(drawing.seed, "evaluation"))
+
 
 class Pictures:
     """Images that are there already."""
@@ -146,16 +156,27 @@ class Pictures:
 
     def generate(self, drawing: Drawing, num_images: int) -> Generate:
         """Return what reads the images: all of them in their order, or a choice by the seed where fewer are wanted."""
-        order_N = torch.arange(self.num_images)
-        if num_images < self.num_images:
-            generator = torch.Generator().manual_seed(seed_of(drawing.seed, "choice of images"))
-            order_N = torch.randperm(self.num_images, generator=generator)[:num_images]
+        order_N = self._order(drawing, num_images)
 
         def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
             padded_N = index_N.cpu().clamp(max=len(order_N) - 1)
             return self.images.load(order_N[padded_N].tolist())[0]
 
         return generate
+
+    def labels(self, drawing: Drawing, num_images: int) -> Labels | None:
+        """Return what reads the labels of these images."""
+        if not self.image.num_classes:
+            return None
+        order_N = self._order(drawing, num_images)
+        return lambda index_N: self.images.load(order_N[index_N.cpu()].tolist())[1]
+
+    def _order(self, drawing: Drawing, num_images: int) -> Tensor:
+        """Return the numbers of the images that are judged."""
+        if num_images >= self.num_images:
+            return torch.arange(self.num_images)
+        generator = torch.Generator().manual_seed(seed_of(drawing.seed, "choice of images"))
+        return torch.randperm(self.num_images, generator=generator)[:num_images]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bigtrain.metrics.classes import ClassCollector, ClassFeatures
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import Extractor, Layers
 from bigtrain.metrics.moments import Moments
@@ -29,6 +30,8 @@ class Keep:
     """How logits are summed up; None: not at all."""
     cuts: frozenset[int] = frozenset()
     """Numbers of images; moments of the first so many are wanted too."""
+    class_images: int = 0
+    """Features of so many images are kept, equally many a class."""
 
     def __or__(self, other: "Keep") -> "Keep":
         """Return what serves both."""
@@ -37,6 +40,7 @@ class Keep:
             features=max(self.features, other.features),
             score=self.score or other.score,
             cuts=self.cuts | other.cuts,
+            class_images=max(self.class_images, other.class_images),
         )
 
 
@@ -70,6 +74,7 @@ class Collected:
     segments: tuple[FeatureSet, ...]
     ends: tuple[int, ...]
     score: Score | None
+    classes: ClassFeatures | None
 
     def first(self, num_images: int) -> Moments:
         """Return the moments of the first images; `num_images` is the end of a segment."""
@@ -88,7 +93,7 @@ class Collected:
 class SetCollector:
     """Moments, first features and sums of logits of one set of images, on one rank."""
 
-    def __init__(self, extractor: Extractor, keep: Keep, segments: Sequence[Segment]) -> None:
+    def __init__(self, extractor: Extractor, keep: Keep, segments: Sequence[Segment], num_classes: int = 0) -> None:
         """Keep nothing yet."""
         self._keep, self._segments = keep, tuple(segments)
         self._dims = extractor.dims if keep.moments else 0
@@ -99,7 +104,12 @@ class SetCollector:
             assert extractor.num_logits > 0, f"{extractor.name} has no logits to score"
             self._score = ScoreSums(keep.score, self._segments[-1].end, extractor.num_logits, extractor.device)
 
-    def add(self, place_N: Tensor, layers: Layers) -> None:
+        self._classes = None
+        if keep.class_images:
+            assert num_classes > 0, "there are no classes to tell apart"
+            self._classes = ClassCollector(num_classes, extractor.dims, keep.class_images)
+
+    def add(self, place_N: Tensor, layers: Layers, label_N: Tensor | None = None) -> None:
         """Add what an extractor says of the images that stand at `place_N`, int64 on the CPU, in their set."""
         start = 0
         for number, segment in enumerate(self._segments):
@@ -115,6 +125,9 @@ class SetCollector:
         if self._score is not None:
             assert layers.logit_NK is not None
             self._score.update(place_N, layers.logit_NK)
+        if self._classes is not None:
+            assert label_N is not None
+            self._classes.add(place_N, label_N.cpu(), layers.feature_ND)
 
     def collect(self, ranks: Ranks) -> Collected:
         """Return the set over all ranks, features in the order of places, whoever computed them; on the CPU."""
@@ -126,7 +139,8 @@ class SetCollector:
             for number, of_segment in enumerate(moments)
         ]
         score = None if self._score is None else self._score.score(ranks.sum_tensor)
-        return Collected(tuple(sets), tuple(segment.end for segment in self._segments), score)
+        classes = None if self._classes is None else self._classes.collect(ranks)
+        return Collected(tuple(sets), tuple(segment.end for segment in self._segments), score, classes)
 
 
 def _nothing(dims: int) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ class ExtractorSettings(Protocol):
     kind: str
 
     def build(
-        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+        self, real: RealSet, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
     ) -> "Extractor":
         """Return the extractor on `device`; all ranks call it together, before training starts.
 

@@ -4,14 +4,17 @@
 held against each other: `..._same_size` for generated images and `..._real_against_real` for real ones (see `real`).
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from bigtrain.metrics.classes import distances_within
 from bigtrain.metrics.collect import Collected, Keep
 from bigtrain.metrics.features import Extractor
-from bigtrain.metrics.frechet import frechet_distance
+from bigtrain.metrics.frechet import Law, frechet_distance
+from bigtrain.metrics.infinity import extrapolated
 from bigtrain.metrics.kernel import kernel_distance
-from bigtrain.metrics.names import FRECHET, KERNEL, PRDC, SCORE
+from bigtrain.metrics.names import FRECHET, INFINITY, KERNEL, PER_CLASS, PRDC, SCORE
 from bigtrain.metrics.prdc import prdc, radii
 from bigtrain.metrics.real import RealStatistics
 from bigtrain.metrics.settings import EvaluationSettings
@@ -27,13 +30,32 @@ class Subject:
     """All that a measure looks at."""
 
     generated: Collected
-    real: RealStatistics
+    law: Law | None
+    """Mean and covariance of all real features, where a measure needs them."""
+    real: RealStatistics | None
+    """None: nothing else is known of the real images."""
     extractor: Extractor
     settings: EvaluationSettings
+    details: dict[str, Any] = field(default_factory=dict)
+    """Where a measure leaves what is too long for figures, as JSON values."""
+
+    @property
+    def images(self) -> RealStatistics:
+        """The real images, for measures that need them."""
+        assert self.real is not None
+        return self.real
+
+    def distance_of(self, num_images: int) -> float:
+        """Return the Frechet distance of the first generated images to all real ones."""
+        assert self.law is not None
+        return frechet_distance(self.generated.first(num_images).law(self.settings.covariance_divisor), self.law)
 
 
 class Measure(Protocol):
     """What MEASURES holds."""
+
+    needs_images: bool
+    """Whether more has to be known of the real images than mean and covariance."""
 
     def keep(self, settings: EvaluationSettings) -> Keep:
         """Return what is to be kept of the generated images and, but for logits, of the real ones."""
@@ -56,6 +78,8 @@ class Measure(Protocol):
 class FrechetMeasure:
     """Frechet distance."""
 
+    needs_images = False
+
     def keep(self, settings: EvaluationSettings) -> Keep:
         """Moments."""
         return Keep(moments=True)
@@ -66,22 +90,26 @@ class FrechetMeasure:
 
     def real_against_real(self, real: RealStatistics, extractor: Extractor, settings: EvaluationSettings) -> Figures:
         """Return the distance of the two parts."""
-        distance = frechet_distance(real.sample.moments, real.rest.moments)
+        divisor = settings.covariance_divisor
+        distance = frechet_distance(real.sample.moments.law(divisor), real.rest.moments.law(divisor))
         return {f"{extractor.figure_prefix}_real_against_real": distance}
 
     def figures(self, subject: Subject, own: Figures) -> Figures:
         """Return the distance to all real images, and that of as many as the sample has to the rest."""
         name, generated, real = subject.extractor.figure_prefix, subject.generated, subject.real
-        return {
-            name: frechet_distance(generated.first(generated.ends[-1]), real.whole.moments),
-            f"{name}_same_size": frechet_distance(generated.first(real.num_sample), real.rest.moments),
-            **own,
-        }
+        figures = {name: subject.distance_of(generated.ends[-1])}
+        if real is not None:
+            divisor = subject.settings.covariance_divisor
+            same, rest = generated.first(real.num_sample).law(divisor), real.rest.moments.law(divisor)
+            figures[f"{name}_same_size"] = frechet_distance(same, rest)
+        return figures | own
 
 
 @MEASURES.add(KERNEL)
 class KernelMeasure:
     """Kernel distance."""
+
+    needs_images = True
 
     def keep(self, settings: EvaluationSettings) -> Keep:
         """Features of as many images as subsets are drawn from."""
@@ -100,7 +128,7 @@ class KernelMeasure:
     def figures(self, subject: Subject, own: Figures) -> Figures:
         """Return mean and standard deviation over the subsets."""
         name, settings = subject.extractor.kernel_prefix, subject.settings.kernel
-        real_ND = subject.real.of_each_part(settings.max_images)
+        real_ND = subject.images.of_each_part(settings.max_images)
         distance = kernel_distance(subject.generated.feature_ND[: settings.max_images], real_ND, settings)
         return {name: distance.mean, f"{name}_std": distance.std, **own}
 
@@ -108,6 +136,8 @@ class KernelMeasure:
 @MEASURES.add(SCORE)
 class ScoreMeasure:
     """Inception score."""
+
+    needs_images = False
 
     def keep(self, settings: EvaluationSettings) -> Keep:
         """Sums of logits."""
@@ -132,6 +162,8 @@ class ScoreMeasure:
 class PrdcMeasure:
     """Precision, recall, density and coverage."""
 
+    needs_images = True
+
     def keep(self, settings: EvaluationSettings) -> Keep:
         """Features of the first images."""
         return Keep(features=settings.prdc.max_images)
@@ -147,10 +179,71 @@ class PrdcMeasure:
     def figures(self, subject: Subject, own: Figures) -> Figures:
         """Return the four figures, computed where the extractor is."""
         settings, device = subject.settings.prdc, subject.extractor.device
-        real_ND = subject.real.first(settings.max_images).to(device)
+        real_ND = subject.images.first(settings.max_images).to(device)
         generated_ND = subject.generated.feature_ND[: settings.max_images].to(device)
-        known = subject.real.memo
+        known = subject.images.memo
         if PRDC not in known:
             known[PRDC] = radii(real_ND, (settings.neighbours, settings.density_neighbours))
         found = prdc(generated_ND, real_ND, settings, known[PRDC])
         return {name: getattr(found, name) for name in PRDC_FIGURES}
+
+
+@MEASURES.add(PER_CLASS)
+class PerClassMeasure:
+    """Frechet distance within every class."""
+
+    needs_images = True
+
+    def keep(self, settings: EvaluationSettings) -> Keep:
+        """Features of the first images of every class."""
+        return Keep(class_images=settings.per_class.max_images)
+
+    def main_figure(self, extractor: Extractor) -> str:
+        """Return its name in these features."""
+        return f"{extractor.figure_prefix}_{PER_CLASS}"
+
+    def real_against_real(self, real: RealStatistics, extractor: Extractor, settings: EvaluationSettings) -> Figures:
+        """Return nothing."""
+        return {}
+
+    def figures(self, subject: Subject, own: Figures) -> Figures:
+        """Return mean and maximum over classes; the distance of each, and how many images it had, are details."""
+        name, generated, real = self.main_figure(subject.extractor), subject.generated.classes, subject.images.classes
+        assert generated is not None
+        assert real is not None
+        distances = distances_within(generated, real)
+        subject.details[name] = {
+            str(label): {
+                "distance": distance, "num_generated": len(generated.of(label)), "num_real": len(real.of(label))
+            }
+            for label, distance in distances.items()
+        }  # fmt: skip
+        values = list(distances.values()) or [math.nan]
+        return {name: sum(values) / len(values), f"{name}_worst": max(values)}
+
+
+@MEASURES.add(INFINITY)
+class InfinityMeasure:
+    """Frechet distance of infinitely many generated images."""
+
+    needs_images = False
+
+    def keep(self, settings: EvaluationSettings) -> Keep:
+        """Moments of growing numbers of images."""
+        return Keep(moments=True, cuts=frozenset(settings.infinity.cuts(settings.num_images)))
+
+    def main_figure(self, extractor: Extractor) -> str:
+        """Return its name in these features."""
+        return f"{extractor.figure_prefix}_{INFINITY}"
+
+    def real_against_real(self, real: RealStatistics, extractor: Extractor, settings: EvaluationSettings) -> Figures:
+        """Return nothing."""
+        return {}
+
+    def figures(self, subject: Subject, own: Figures) -> Figures:
+        """Return the extrapolated distance; the distance by number of images is a detail."""
+        name, settings = self.main_figure(subject.extractor), subject.settings
+        cuts = settings.infinity.cuts(settings.num_images)
+        distances = [subject.distance_of(cut) for cut in cuts]
+        subject.details[name] = [list(pair) for pair in zip(cuts, distances, strict=True)]
+        return {name: extrapolated(cuts, distances)}

@@ -11,6 +11,16 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class GaussianLaw:
+    """A mean and a covariance."""
+
+    mean_D: Tensor
+    """float64 [D]."""
+    covariance_DD: Tensor
+    """float64 [D, D]."""
+
+
+@dataclass(frozen=True)
 class Moments:
     """How many features there were, their sum and the sum of their outer products."""
 
@@ -53,6 +63,11 @@ class Moments:
     def to(self, device: torch.device | str) -> "Moments":
         """Return the same moments on another device."""
         return Moments(self.num.to(device), self.sum_D.to(device), self.outer_DD.to(device))
+
+    def law(self, divisor: str = "n-1") -> "GaussianLaw":
+        """Return mean and covariance, divided by the number of features, `n`, or by one less."""
+        share = (self.num - 1) / self.num if divisor == "n" else 1.0
+        return GaussianLaw(self.mean_D, self.covariance_DD * share)
 
     @property
     def count(self) -> int:

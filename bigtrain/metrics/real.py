@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bigtrain.draws import seed_of
 from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, write_cached
+from bigtrain.metrics.classes import ClassFeatures
 from bigtrain.metrics.collect import Collected, FeatureSet, Keep, Segment, SetCollector
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import Extractor, RealImages
@@ -36,6 +37,8 @@ class RealStatistics:
     rest: FeatureSet
     num_sample: int
     num_real: int
+    classes: ClassFeatures | None = None
+    """Features of the first images of every class, where they are wanted."""
     memo: dict[str, Any] = field(default_factory=dict)
     """What measures have computed of the real images and will want again."""
 
@@ -120,6 +123,7 @@ def _facts(real: RealImages, extractor: Extractor, keep: Keep, settings: Evaluat
         "batch_images": settings.batch_images,
         "moments": keep.moments,
         "features": keep.features,
+        **({"class_images": keep.class_images} if keep.class_images else {}),
     }
 
 
@@ -129,19 +133,21 @@ def _extract(
     """Extract all real images, in the order of the shards, into the sample and the rest."""
     num_sample = sample_size(settings, real.num_images)
     generator = torch.Generator().manual_seed(seed_of(settings.seed, "real sample"))
+    classes = real.image.num_classes
     place_of = torch.randperm(real.num_images, generator=generator)
     collectors = {
         name: SetCollector(
-            extractor, keep, [Segment(num_sample, keep.features), Segment(real.num_images, keep.features)]
+            extractor, keep, [Segment(num_sample, keep.features), Segment(real.num_images, keep.features)], classes
         )
         for name, (extractor, keep) in extractors.items()
     }
 
     def extract() -> None:
         for number_N in own_batches(real.num_images, settings.batch_images, ranks):
-            image_NCHW, _ = real.load(number_N.tolist())
+            image_NCHW, label_N = real.load(number_N.tolist())
             for name, (extractor, _) in extractors.items():
-                collectors[name].add(place_of[number_N], extractor.padded_layers(image_NCHW, settings.batch_images))
+                layers = extractor.padded_layers(image_NCHW, settings.batch_images)
+                collectors[name].add(place_of[number_N], layers, label_N)
 
     ranks.together(extract)
     return {name: collector.collect(ranks) for name, collector in collectors.items()}
@@ -153,6 +159,8 @@ def _to_bytes(collected: Collected, facts: dict[str, Any]) -> bytes:
         moments = part.moments
         tensors |= {f"{name}.num": moments.num, f"{name}.sum": moments.sum_D, f"{name}.outer": moments.outer_DD}
         tensors[f"{name}.features"] = part.feature_ND
+    if collected.classes is not None:
+        tensors |= {"classes.labels": collected.classes.label_M, "classes.features": collected.classes.feature_MD}
     return to_bytes(tensors, facts)
 
 
@@ -166,4 +174,7 @@ def _restore(data: bytes | None, num_sample: int, num_real: int) -> RealStatisti
         )
         for name in PARTS
     )
-    return RealStatistics(sample, rest, num_sample=num_sample, num_real=num_real)
+    classes = None
+    if "classes.labels" in tensors:
+        classes = ClassFeatures(tensors["classes.labels"], tensors["classes.features"])
+    return RealStatistics(sample, rest, num_sample, num_real, classes)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class EvaluationRecord:
     """Who evaluated: the training itself, or a watcher beside it."""
     best_average: str | None = None
     """Of the averages that were evaluated at the same moment, where there were several."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is too long for figures: distances by class, or by number of images."""
 
     @property
     def protocol_name(self) -> str:
@@ -59,7 +61,9 @@ class EvaluationRecord:
         """Return the file's bytes."""
         best = {} if self.best_average is None else {"best_average": self.best_average}
         facts = {"images_seen": self.images_seen, "average": self.average, "salt": self.salt, "by": self.by, **best}
-        return (json.dumps({**facts, "figures": self.figures, "protocol": self.protocol}, indent=1) + "\n").encode()
+        details = {"details": self.details} if self.details else {}
+        content = {**facts, "figures": self.figures, **details, "protocol": self.protocol}
+        return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def read_records(run_folder: Path) -> list[EvaluationRecord]:
@@ -86,6 +90,7 @@ def read_record(path: Path) -> EvaluationRecord | None:
             salt=int(content.get("salt", 0)),
             by=str(content.get("by", TRAINING)),
             best_average=content.get("best_average"),
+            details=dict(content.get("details", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -1,12 +1,14 @@
 """Settings of an evaluation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from bigtrain.metrics.classes import PerClassSettings
 from bigtrain.metrics.extractors.classifier import ClassifierSettings
 from bigtrain.metrics.features import EXTRACTORS
+from bigtrain.metrics.infinity import InfinitySettings
 from bigtrain.metrics.kernel import KernelSettings
 from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, Metric, metric_name
 from bigtrain.metrics.prdc import PrdcSettings
@@ -59,6 +61,13 @@ class EvaluationSettings(Settings):
     """Splits of the inception score."""
     prdc: PrdcSettings = PrdcSettings()
     """Neighbourhoods of precision, recall, density and coverage."""
+    per_class: PerClassSettings = PerClassSettings()
+    """Images that Frechet distances within classes are taken over."""
+    infinity: InfinitySettings = InfinitySettings()
+    """Numbers of images from which the Frechet distance of infinitely many is extrapolated."""
+    covariance_divisor: Literal["n-1", "n"] = "n-1"
+    """What covariances are divided by: the number of images less one, as numpy.cov and most tools have it, or their
+    number, as StyleGAN's code has it."""
     seed: int = 0
     """Seed of the generated images and of the division of the real ones in two parts."""
 

@@ -40,7 +40,8 @@ def evaluate_average(
         between()
         return torch.cat(list(sampler.images(index_N, None, Truncation(), seed)))
 
-    return evaluator.evaluate(generate, sampling)
+    labels = (lambda index_N: sampler.labels(index_N, seed)) if evaluator.tells_classes else None
+    return evaluator.evaluate(generate, sampling, labels)
 
 
 def write_record(record: EvaluationRecord) -> None:

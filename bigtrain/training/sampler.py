@@ -5,6 +5,7 @@ Axes: N images, C channels, H height, W width.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class Sampler:
                     index_N = torch.arange(first, first + settings.batch_images, device=self.device)
                     draws = sample_draws(seed_of(settings.seed, "standing"), index_N)
                     self.game.sample(self.networks, draws, SampleSettings(truncation))
+
+    def labels(self, index_N: Tensor, seed: int) -> Tensor:
+        """Return the labels, int64 [N], that `images` draws for these numbers where it is given none."""
+        game: Any = self.game
+        label_N: Tensor = game.fake_labels(sample_draws(seed, index_N.to(self.device)))
+        return label_N
 
     @torch.no_grad()
     def images(self, index_N: Tensor, label_N: Tensor | None, truncation: Truncation, seed: int) -> Iterator[Tensor]:

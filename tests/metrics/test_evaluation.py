@@ -188,7 +188,7 @@ def test_kernel_features_are_the_first_ones_whatever_their_batch(tmp_path: Path)
     few = evaluator(tmp_path, kernel={"subsets": 1, "subset_size": 12, "max_images": 12})
     seen: list[Tensor] = []
     few.evaluate(lambda n: seen.append(images(n)) or seen[-1])  # type: ignore[func-returns-value]
-    generated = few._generated(images)["classifier"]
+    generated = few._generated(images, None)["classifier"]
     assert torch.equal(generated.feature_ND[:12], TOY(torch.cat(seen)[:12]))
     assert [segment.moments.count for segment in generated.segments] == [25, 5]
 

@@ -22,7 +22,7 @@ from bigtrain.draws import seed_of
 from bigtrain.metrics.cache import from_bytes, key_of, read_cached, to_bytes, write_cached
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.extractors.classifier_network import ClassifierNetwork, to_small
-from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages
+from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages, RealSet
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Settings
@@ -54,7 +54,7 @@ class ClassifierSettings(Settings):
     """Seed of the weights, of the images picked and of their order."""
 
     def build(
-        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+        self, real: RealSet, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
     ) -> Extractor:
         """Return the extractor, trained by rank 0 where `cache` does not hold it yet; `weights` are not used.
 
@@ -62,6 +62,11 @@ class ClassifierSettings(Settings):
             RecipeError: the images have no labels, or too few of them.
             DataError: an image cannot be read.
         """
+        if not isinstance(real, RealImages):
+            raise RecipeError(
+                "evaluate.extractor.kind: classifier learns from the real images, and of these only mean and "
+                "covariance are known; name the images themselves, or use inception"
+            )
         if real.image.num_classes < 2 or real.num_images < FEWEST_IMAGES:
             raise RecipeError(
                 f"evaluate.extractor.kind: classifier learns from labels, needs 2 classes and {FEWEST_IMAGES} images; "

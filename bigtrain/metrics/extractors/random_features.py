@@ -37,7 +37,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, relu
 
 from bigtrain.draws import Draws
 from bigtrain.metrics.exchange import Ranks
-from bigtrain.metrics.features import EXTRACTORS, Extractor, RealImages, with_channels
+from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, with_channels
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
@@ -68,7 +68,7 @@ class RandomSettings(Settings):
     """Seed of the network; figures of two seeds are not comparable."""
 
     def build(
-        self, real: RealImages, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
+        self, real: RealSet, cache: Path, device: torch.device, ranks: Ranks, weights: WeightStore | None = None
     ) -> Extractor:
         """Return the extractor; `cache`, `ranks` and `weights` are not used.
 

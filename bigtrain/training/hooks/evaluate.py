@@ -70,6 +70,7 @@ class Evaluate:
             average=average,
             salt=run.progress.salt,
             best_average=best,
+            details=evaluation.details,
         )
         run.write_aside("an evaluation", lambda: write_record(record))
         named = {} if best is None else {"best_average": best}
