@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bigtrain.evaluation.judge import Judgement
-from bigtrain.evaluation.subjects import Subject
+from bigtrain.evaluation.subjects import Generator, Subject
+from bigtrain.metrics.records import ASKED
 from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.sampling.files import written_aside
 
@@ -49,7 +50,8 @@ def write_in_run(subject: Subject, judgement: Judgement) -> Path:
     if subject.run_folder is None or judgement.images_seen is None:
         raise UsageError(f"{subject.label} lies in no run folder to record in; write the figures with --json FILE")
     path = subject.run_folder / "evaluations" / f"{judgement.images_seen:012d}-{judgement.protocol_name}.json"
-    write_json(path, judgement.record())
+    facts = {"average": subject.model.average, "salt": subject.model.salt} if isinstance(subject, Generator) else {}
+    write_json(path, {**judgement.record(), **facts, "by": ASKED})
     return path
 
 

@@ -22,6 +22,7 @@ from bigtrain.metrics.figures import badness, is_finite
 EVALUATIONS = "evaluations"
 TRAINING = "training"
 WATCH = "watch"
+ASKED = "evaluate"
 NAME = re.compile(r"(?P<images>\d{12,})-(?P<protocol>.+)\.json")
 NOT_SHARED = ("versions",)  # of a protocol: what figures need not share to be compared
 
@@ -38,7 +39,7 @@ class EvaluationRecord:
     average: str
     salt: int = 0
     by: str = TRAINING
-    """Who evaluated: the training itself, or a watcher beside it."""
+    """Who evaluated: the training itself, a watcher beside it, or somebody who asked."""
     best_average: str | None = None
     """Of the averages that were evaluated at the same moment, where there were several."""
     details: dict[str, Any] = field(default_factory=dict)

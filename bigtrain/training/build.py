@@ -25,6 +25,7 @@ from bigtrain.training.hooks.samples import SampleGrids
 from bigtrain.training.hooks.status import ProgressBar, Status
 from bigtrain.training.layout import choose_layout
 from bigtrain.training.log import RunLog
+from bigtrain.training.retention import WatchedRetention
 from bigtrain.training.run import Hook, Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore
@@ -136,6 +137,8 @@ def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) ->
         step.
     """
     run = assemble(recipe, launch, signals)
+    run.watched = WatchedRetention(run.folder, recipe)
+    run.checkpoints.wanted = run.watched.wanted
     whereabouts.note("loading a checkpoint", steps=0)
     checkpoint = run.checkpoints.load_newest()
     if checkpoint is None:

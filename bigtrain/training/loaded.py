@@ -38,6 +38,7 @@ class LoadedModel:
         self, path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], average: str | None
     ) -> None:
         self.path, self.images_seen = path, int(record["progress"]["images_seen"])
+        self.salt = int(record["progress"].get("salt", 0))
         try:
             self.recipe = Recipe.model_validate(record["recipe"])
         except ValidationError as error:

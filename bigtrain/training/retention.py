@@ -1,10 +1,11 @@
 """How a run's evaluations rank its checkpoints and averages: read from their files, whoever wrote them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigtrain.engine.checkpoints.rollbacks import is_abandoned, read_rollbacks
+from bigtrain.engine.processes.lease import LEASE_SILENT_S, Leases
 from bigtrain.metrics.figures import FRECHET, badness, frechet_name, is_frechet
 from bigtrain.metrics.records import EvaluationRecord, best_record, choose_group, read_records
 from bigtrain.recipe.errors import CheckpointError
@@ -50,9 +51,13 @@ def ranking_figure(recipe: Recipe, records: Iterable[EvaluationRecord] = ()) -> 
     return next((name for record in newest_first for name in record.figures if is_frechet(name)), None)
 
 
-def ranking(run_folder: Path, recipe: Recipe) -> Ranking:
-    """Return the evaluations that rank a run's checkpoints: of one protocol, and of the average that counts."""
-    records = present_records(run_folder)
+def ranking(records: Sequence[EvaluationRecord], recipe: Recipe) -> Ranking:
+    """Return the evaluations that rank a run's checkpoints: of one protocol, and of the average that counts.
+
+    Args:
+        records: as `present_records` returns them.
+        recipe: of the run.
+    """
     figure = ranking_figure(recipe, records)
     if figure is None:
         return Ranking("", {})
@@ -66,17 +71,54 @@ def ranking(run_folder: Path, recipe: Recipe) -> Ranking:
     return Ranking(figure, found)
 
 
-def best_images(run_folder: Path, recipe: Recipe, among: Iterable[int]) -> dict[int, str]:
+def best_images(ranks: Ranking, among: Iterable[int], keep_best: int) -> dict[int, str]:
     """Return the `keep_best` best of some checkpoints, each with what it is best by, best first."""
-    ranks = ranking(run_folder, recipe)
-    there = sorted(
-        (images for images in among if images in ranks.records), key=lambda images: (ranks.badness(images), images)
-    )
-    chosen = [ranks.records[images] for images in there[: recipe.checkpoint.keep_best]]
+    there = [images for images in among if images in ranks.records]
+    there.sort(key=lambda images: (ranks.badness(images), images))
+    chosen = [ranks.records[images] for images in there[:keep_best]]
     return {
         record.images_seen: f"{ranks.figure} {record.figures[ranks.figure]:.6g} of {record.average}"
         for record in chosen
     }
+
+
+class WatchedRetention:
+    """Which checkpoints stay besides the newest: the best evaluated, and those that a living watcher has yet to see.
+
+    Asked by the thread that saves, on the main process. At most `keep_unevaluated` wait, the newest of them.
+    """
+
+    def __init__(self, run_folder: Path, recipe: Recipe, silent_s: float = LEASE_SILENT_S) -> None:
+        self._folder, self._recipe = run_folder, recipe
+        self._leases = Leases(run_folder, silent_s)
+        self._let_go: list[int] = []
+
+    def wanted(self, saved: Sequence[int]) -> set[int]:
+        """Return what is not to be pruned of the saved checkpoints, newest first."""
+        settings = self._recipe.checkpoint
+        # Once: what a watcher writes meanwhile is either unevaluated here or ranked, never neither.
+        records = present_records(self._folder)
+        best = set(best_images(ranking(records, self._recipe), saved, settings.keep_best))
+        waiting = [images for images in self._waiting(saved[settings.keep_last :], records) if images not in best]
+        self._let_go += waiting[settings.keep_unevaluated :]
+        return best | set(waiting[: settings.keep_unevaluated])
+
+    def _waiting(self, old: Sequence[int], records: Sequence[EvaluationRecord]) -> list[int]:
+        """Return those that some living watcher has neither evaluated nor given up."""
+        evaluated = {(record.images_seen, record.protocol_name) for record in records}
+        waiting: set[int] = set()
+        for _, wants in self._leases.living():
+            names, given_up = wants.get("protocols"), wants.get("given_up", [])
+            for images in old if wants.get("checkpoints", True) else ():
+                is_seen = names is not None and all((images, name) in evaluated for name in names)
+                if not is_seen and images not in given_up:
+                    waiting.add(images)
+        return sorted(waiting, reverse=True)
+
+    def take_let_go(self) -> list[int]:
+        """Return, once, the checkpoints that were given free before a living watcher had evaluated them."""
+        taken, self._let_go = self._let_go, []
+        return taken
 
 
 def newest_winner(run_folder: Path) -> EvaluationRecord | None:

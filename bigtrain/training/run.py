@@ -24,6 +24,7 @@ from bigtrain.recipe.progress import Progress
 from bigtrain.training.health.watch import Watch
 from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.log import RunLog
+from bigtrain.training.retention import WatchedRetention
 from bigtrain.training.schema import Recipe
 
 
@@ -67,6 +68,7 @@ class Run:
     preemption: Preemption
     hooks: list[Hook]
     watch: Watch
+    watched: WatchedRetention | None = None
     webhook: Webhook | None = None
     trackers: Trackers | None = None
     means: PeriodMeans = field(default_factory=PeriodMeans)

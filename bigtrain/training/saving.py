@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bigtrain.engine.checkpoints.checkpoint import NotFiniteError, SaveFailedError
 from bigtrain.recipe.errors import SavesFailedError
 from bigtrain.training.health.watchdog import DivergedError
-from bigtrain.training.retention import best_images
+from bigtrain.training.retention import best_images, present_records, ranking
 from bigtrain.training.state import check_ranks, record_of, tensors_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ def finish(run: "Run") -> None:
     run.saved_images, run.failed_saves, run.save_s = saved.images, 0, saved.save_s
     run.log.event("checkpoint", progress, path=str(saved.path), stall_s=saved.stall_s, save_s=saved.save_s)
     run.write_aside("the pins of the best checkpoints", lambda: pin_best(run))
+    for images in run.watched.take_let_go() if run.watched is not None else []:
+        reason = (
+            f"the checkpoint after {images:,} images was given free before a watcher had evaluated it; raise "
+            "checkpoint.keep_unevaluated, or evaluate less often"
+        )
+        run.log.event("alarm", run.progress, reason=reason)
 
 
 def forget(run: "Run") -> None:
@@ -91,7 +97,8 @@ def save(run: "Run") -> None:
 def pin_best(run: "Run") -> None:
     """Keep the `keep_best` saved checkpoints that evaluated best by `keep_best_by` from being pruned, and let go of
     others."""
-    best = best_images(run.folder, run.recipe, run.checkpoints.saved())
+    ranks = ranking(present_records(run.folder), run.recipe)
+    best = best_images(ranks, run.checkpoints.saved(), run.recipe.checkpoint.keep_best)
     for images, why in best.items():
         run.checkpoints.pin(images, f"{BEST}{why}")
     for images, reason in run.checkpoints.pinned().items():

@@ -74,6 +74,9 @@ class CheckpointSettings(Settings):
     evaluations (`bigtrain evaluate RUN --watch`)."""
     keep_best_average: Literal["first", "any"] = "first"
     """Which averages count: the first of `ema`, or for each checkpoint the one that evaluated best."""
+    keep_unevaluated: int = Field(default=5, ge=0)
+    """How many checkpoints more stay at most while a watcher (`bigtrain evaluate RUN --watch`) has yet to evaluate
+    them; of more, the oldest go unevaluated, and the log says so."""
 
     @field_validator("keep_best_by")
     @classmethod

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bigtrain.cli import say
 from bigtrain.engine.processes.launch import Launch, has_launcher_here, join
-from bigtrain.engine.processes.preemption import die_with_parent
+from bigtrain.engine.processes.preemption import die_with_parent, watch
 from bigtrain.evaluation.curve import Range, curve_of
 from bigtrain.evaluation.judge import Judgement
 from bigtrain.evaluation.options import Options
@@ -26,6 +26,7 @@ from bigtrain.metrics.weights import FOLDERS_VARIABLE, OFFLINE_VARIABLE, WeightS
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.units import parse_count
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.verbs._watching import add_watch_arguments, watch_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _drawing_arguments(parser)
     _place_arguments(parser)
+    add_watch_arguments(parser)
 
 
 def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge and tell; return 0. With several processes every rank works and the first one speaks."""
     if has_launcher_here():
         die_with_parent()
+    signals = watch() if arguments.watch else None  # first thing, so that a stop during start-up counts
     options, thresholds = read_options(arguments), _thresholds(arguments)
+    if signals is not None:
+        return watch_run(arguments, options, signals)
+    if arguments.once:
+        raise UsageError("--once says when to end watching; add --watch")
     launch = join()
     judgements: list[Judgement] = []
     session = Session(options, launch)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from bigtrain.engine.checkpoints import disk
@@ -39,6 +39,9 @@ class CheckpointFolder:
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder = folder
         self.keep_last = keep_last
+        self.wanted: Callable[[Sequence[int]], Collection[int]] = lambda saved: ()
+        """Which of the sound checkpoints, newest first, stay besides the newest and the pinned; asked before each
+        pruning, by the thread that prunes."""
         self._stamp = ProcessStamp.own()
         self._retention = threading.Lock()  # so that a pin never lands in a folder that is on its way out
 
@@ -86,10 +89,11 @@ class CheckpointFolder:
         """Remove what is neither among the newest nor pinned nor just saved; a failure costs room, not a checkpoint."""
         try:
             sound = [images for images in self.saved() if self._is_sound(images)]
+            wanted = self.wanted(sound)
             for images in sound[self.keep_last :]:
                 trash = self.folder / f"{ASIDE_PREFIX}{folder_name(images)}-{self._suffix}-pruned"
                 with self._retention:
-                    is_kept = images == saved or (self.place(images) / PINNED).exists()
+                    is_kept = images == saved or images in wanted or (self.place(images) / PINNED).exists()
                     if not is_kept:
                         disk.rename(self.place(images), trash)
                 if not is_kept:

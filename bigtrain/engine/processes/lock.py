@@ -95,7 +95,7 @@ class RunLock:
     def _wait(self) -> str | None:
         """Take the lock; return None, or after `wait_s` who has it."""
         deadline_s = time.monotonic() + self._wait_s
-        silence = _Silence()
+        silence = Silence()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while (rival := self._try(silence)) is not None:
@@ -106,7 +106,7 @@ class RunLock:
             raise UsageError(f"{self.folder} cannot be written ({error}); choose another run_dir") from error
         return None
 
-    def _try(self, silence: "_Silence") -> str | None:
+    def _try(self, silence: "Silence") -> str | None:
         """Take the lock if it can be had now; return None then, else who has it."""
         path = self.folder / LOCK_FILE
         if path.exists() and _identity(path.stat()) in _held:
@@ -129,7 +129,7 @@ class RunLock:
             if self._file is None:
                 os.close(file)
 
-    def _is_gone(self, rival: Holder, silence: "_Silence") -> bool:
+    def _is_gone(self, rival: Holder, silence: "Silence") -> bool:
         if rival.stamp.is_on_this_host:
             return not rival.stamp.is_alive_here
         return rival.was_restarted_as(self._own) or silence.seconds(rival) > BEAT_S * MISSED_BEATS
@@ -160,7 +160,7 @@ class RunLock:
         aside.replace(self.folder / HOLDER_FILE)
 
 
-class _Silence:
+class Silence:
     """How long a holder's beat was seen to stand still, by this process's clock (hosts' clocks differ)."""
 
     def __init__(self) -> None:
@@ -168,6 +168,7 @@ class _Silence:
         self._since_s = 0.0
 
     def seconds(self, holder: Holder) -> float:
+        """Return for how long the holder was seen with the beat that it has now; 0 when it is new."""
         now_s = time.monotonic()
         if holder != self._last:
             self._last, self._since_s = holder, now_s

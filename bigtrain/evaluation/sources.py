@@ -1,0 +1,85 @@
+"""What there is of a run to evaluate: its snapshots and checkpoints, oldest first, one of each number of images.
+
+Read by a process beside the run: whatever is listed here may be pruned, set aside or replaced at any moment.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bigtrain.engine.checkpoints.files import committed, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.rollbacks import is_abandoned, read_rollbacks
+from bigtrain.recipe.errors import CheckpointError
+from bigtrain.training.loaded import LoadedModel
+from bigtrain.training.snapshot import read_snapshot, snapshot_record
+
+Kind = Literal["both", "checkpoints", "snapshots"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights of one moment of a run."""
+
+    images_seen: int
+    path: Path
+
+    def read(self, average: str | None = None) -> list[LoadedModel]:
+        """Return a model for each moving average or for one, every byte verified where it is a checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged, or has gone.
+            UsageError: there is no such average.
+        """
+        if self.path.is_dir() or not self.path.suffix:
+            checkpoint = read_checkpoint(self.path)
+            tensors, record = checkpoint.tensors, checkpoint.record
+        else:
+            tensors, record = read_snapshot(self.path)
+        first = LoadedModel(self.path, tensors, record, average)
+        if average is not None:
+            return [first]
+        return [first, *(LoadedModel(self.path, tensors, record, each.name) for each in first.recipe.ema[1:])]
+
+    def has_gone(self) -> bool:
+        """Tell whether it was pruned or set aside meanwhile."""
+        return not self.path.exists()
+
+
+def sources(run_folder: Path, kind: Kind = "both") -> list[Source]:
+    """Return what is there now; where there are both, the snapshot: it is small and stays."""
+    found: dict[int, Source] = {}
+    if kind != "snapshots":
+        folder = run_folder / "checkpoints"
+        found |= {images: Source(images, folder / folder_name(images)) for images in committed(folder)}
+    if kind != "checkpoints":
+        for path in (run_folder / "snapshots").glob("*.safetensors"):
+            if path.stem.isdigit() and is_present(run_folder, int(path.stem), salt_of(path)):
+                found[int(path.stem)] = Source(int(path.stem), path)
+    return [found[images] for images in sorted(found)]
+
+
+def salt_of(snapshot: Path) -> int | None:
+    """Return the salt that a snapshot was trained with; None where it cannot be read."""
+    try:
+        return int(snapshot_record(snapshot)["progress"]["salt"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+
+
+def is_present(run_folder: Path, images: int, salt: int | None) -> bool:
+    """Tell whether weights are of the run as it stands, not of a part that it went back from."""
+    try:
+        rollbacks = read_rollbacks(run_folder / "checkpoints")
+    except CheckpointError:  # damaged: a start says so
+        rollbacks = []
+    return salt is not None and not is_abandoned(rollbacks, images, salt)
+
+
+def state_of(run_folder: Path) -> str:
+    """Return how a run stands in the words of its status.json; empty before it has begun."""
+    try:
+        status: Any = json.loads((run_folder / "status.json").read_text())
+        return str(status["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
