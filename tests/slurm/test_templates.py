@@ -199,6 +199,29 @@ def test_a_model_is_read_by_any_verb(played: Played) -> None:
     assert "no verb 'judge'" in out
 
 
+def test_a_watcher_that_was_stopped_comes_again(played: Played) -> None:
+    assert played.run("evaluate.sbatch", "evaluate", "runs/a", "--watch", SRUN="75")[0] == 0
+    assert played.told("scontrol") == ["requeue 9"]
+    assert played.run("evaluate.sbatch", "evaluate", "runs/a", "--watch", SRUN="75", SCONTROL="1")[0] == 75
+    for answers in ({"SRUN": "0"}, {"SRUN": "4"}, {"SRUN": "75", "QUEUE": "COMPLETING Preempted"}):
+        (played.folder / "scontrol.words").unlink(missing_ok=True)
+        status = played.run("evaluate.sbatch", "evaluate", "runs/a", "--watch", **answers)[0]
+        assert status == (4 if answers["SRUN"] == "4" else 0)
+        assert played.told("scontrol") == []
+
+
+def test_a_signal_to_the_job_reaches_its_watcher(played: Played) -> None:
+    process = played.start("evaluate.sbatch", "evaluate", "runs/a", "--watch", SRUN_WAITS="1", SRUN="0")
+    deadline_s = time.monotonic() + LIMIT_S
+    while not (played.folder / "started").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR2)
+    process.communicate(timeout=LIMIT_S)
+    assert (played.folder / "got-USR2").exists()
+    assert played.told("scontrol") == ["requeue 9"]
+
+
 def test_outside_slurm_it_asks_to_be_submitted(played: Played) -> None:
     status, out = played.run("train.sbatch", "recipe.yaml", SLURM_JOB_ID="")
     assert (status, played.told("srun")) == (2, []), out
