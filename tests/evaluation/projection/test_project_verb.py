@@ -51,6 +51,8 @@ def test_figures_are_drawn_of_what_was_found(toy_runs: dict[str, Path], picture:
     assert np.abs(found.astype(int) - np.asarray(Image.open(drawn)).astype(int)).max() <= 1
     words[words.index("--columns") : words.index("--columns") + 2] = ["--columns", "5"]
     assert command_line(["figures", run, "latent-way", *words]) == 0
+    assert command_line(["figures", run, "classes", "--standing", "1x16"]) == 0
+    assert (toy_runs["biggan"] / "figures" / "000000000064-classes.png").is_file()
     other = str(toy_runs["stylegan2"])
     assert command_line(["figures", other, "images", "--codes", codes, "--out", str(drawn)]) == 4
 
