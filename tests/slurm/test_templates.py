@@ -117,7 +117,8 @@ def test_what_each_end_of_training_leads_to(
     trained = ["--kill-on-bad-exit=1", "python", "-u", "-m", "bigtrain.train", "recipe.yaml", "name=a b"]
     assert played.told("srun") == trained
     asked = ["-m", "bigtrain", "starts", "recipe.yaml", "name=a b", "--after", answers["SRUN"]]
-    assert played.told("python") == (asked if answers["SRUN"] not in ("0", "75") else [])
+    is_over = answers.get("QUEUE") == "COMPLETING None"  # nobody asks on behalf of a job that is gone
+    assert played.told("python") == (asked if answers["SRUN"] not in ("0", "75") and not is_over else [])
 
 
 def test_a_job_that_cannot_be_requeued_says_so(played: Played) -> None:

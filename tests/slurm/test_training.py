@@ -17,7 +17,7 @@ from tests.slurm.cluster import Cluster, Job, events, toy_run, wait_until
 from tests.training.toy_runs import RECIPE, as_json, final_state, play, status_lines, toy_overrides
 
 TWO_NODES = ["--nodes=2"]
-NO_TRACE_S = 30.0  # after its end a job has no process left; `bigtrain starts` alone takes 5 s on a busy machine
+NO_TRACE_S = 10.0  # after its end a job has no process left
 # Time to hit a run in the middle: the pause is in its 4th step of 10, after the first status line.
 SLOW = "slow@step:4"
 
