@@ -85,7 +85,7 @@ def ours(shards: ShardSet, num_batches: int, num_workers: int) -> Callable[[], N
 
 def reference(shards: ShardSet, num_batches: int, num_workers: int) -> Callable[[], None]:
     """Return an action that reads batches through webdataset's own pipeline."""
-    urls = [str(shards.folder / entry.name) for entry in shards.index.shards]
+    urls = [f"{shards.where}/{entry.name}" for entry in shards.index.shards]
 
     def read() -> None:
         pipeline = (

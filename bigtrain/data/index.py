@@ -129,7 +129,16 @@ class FolderIndex(_Frozen):
             DataError: it is missing, not JSON, of another version, edited, or contradicts itself.
         """
         path = folder / INDEX_NAME
-        record = _load_record(path)
+        return cls.parse(_read(path), str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Self:
+        """Verify the bytes of an `index.json`; `path` names them in messages.
+
+        Raises:
+            DataError: not JSON, of another version, edited, or contradicts itself.
+        """
+        record = _load_record(data, path)
         if record.get("version") != INDEX_VERSION:
             raise DataError(
                 f"{path} has version {record.get('version')!r}, but this program reads {INDEX_VERSION}; write the "
@@ -165,15 +174,20 @@ class FolderIndex(_Frozen):
             stream.write((json.dumps(record, indent=1) + "\n").encode())
 
 
-def _load_record(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
-        record = json.loads(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError as error:
         found = f"holds {len(list(path.parent.glob('*.tar')))} tar files" if path.parent.is_dir() else "does not exist"
         raise DataError(
             f"no {INDEX_NAME} in {path.parent}, which {found}; shards made by `bigtrain shards folder` carry one, so "
             "make them with that or name their folder"
         ) from error
+
+
+def _load_record(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        record = json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} is not JSON (cut short?): {error}; write the shards again with `bigtrain shards folder`"
@@ -202,13 +216,21 @@ def read_rows(folder: Path, entry: ShardEntry) -> Rows:
     Raises:
         DataError: missing, damaged, or of another shape than `index.json` says.
     """
-    path = folder / entry.index_name
+    return map_rows(folder / entry.index_name, entry)
+
+
+def map_rows(path: Path, entry: ShardEntry) -> Rows:
+    """Map the file that holds a shard's rows into memory, as `read_rows` does, whatever its name.
+
+    Raises:
+        DataError: missing, damaged, or of another shape than `index.json` says.
+    """
     way_out = "restore it or write the shards again with `bigtrain shards folder`"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         reason = error.strerror
-        raise DataError(f"{entry.index_name} of shard {entry.name} in {folder}: {reason}; {way_out}") from error
+        raise DataError(f"{path.name} of shard {entry.name} in {path.parent}: {reason}; {way_out}") from error
     if digest != entry.index_sha256:
         raise DataError(
             f"{path} is damaged: sha256 {digest[:12]} where index.json says {entry.index_sha256[:12]}; {way_out}"

@@ -7,6 +7,7 @@ micro-batches do not enter.
 Axes: N positions.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -80,6 +81,16 @@ class WindowedOrder:
             in_epoch = epoch_N == epoch
             found[in_epoch] = self._in_epoch(epoch, place_N[in_epoch])
         return found
+
+    def windows_from(self, position: int) -> Iterator[Integers]:
+        """Yield the shards of the window at a position, then those of each window after it, over all epochs."""
+        epoch, place = divmod(position, self.num_samples)
+        window = int(np.searchsorted(self._epoch(epoch).window_starts, place, side="right")) - 1
+        while True:
+            shards = self._epoch(epoch).shards
+            for first in range(window * self.window_shards, len(shards), self.window_shards):
+                yield shards[first : first + self.window_shards]
+            epoch, window = epoch + 1, 0
 
     def _in_epoch(self, epoch: int, place_N: Integers) -> Integers:
         starts = self._epoch(epoch).window_starts

@@ -8,16 +8,20 @@ import os
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bigtrain.data.index import FolderIndex, Rows, read_rows
+from bigtrain.data.files import ShardFiles
+from bigtrain.data.index import FolderIndex, Rows
 from bigtrain.data.shuffle import Integers
 from bigtrain.recipe.errors import DataError
 
 OPEN_SHARDS = 64  # file descriptors stay far under the usual limit of 1,024 (two a shard)
+
+
+class DamagedError(DataError):
+    """A sample's bytes are not the ones that were written."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,27 @@ class Sample:
         return f"shard {self.shard}, sample {self.key!r} (offset {self.offset})"
 
 
+@dataclass
+class _OpenShard:
+    """The rows of a shard, and a descriptor of its tar once a sample was read."""
+
+    rows: Rows
+    descriptor: int | None = None
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.descriptor = None
+
+
 class ShardReader:
     """Reads samples by number; keeps few files open, and none across pickling."""
 
-    def __init__(self, folder: Path, index: FolderIndex) -> None:
-        self.folder = folder
+    def __init__(self, files: ShardFiles, index: FolderIndex) -> None:
+        self.files = files
         self.index = index
         self.starts = np.concatenate([[0], np.cumsum([entry.samples for entry in index.shards])]).astype(np.int64)
-        self._open: OrderedDict[int, tuple[int, Rows]] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -55,13 +72,13 @@ class ShardReader:
             DataError: there is no such sample.
         """
         if not 0 <= number < self.starts[-1]:
-            raise DataError(f"no sample {number} in {self.folder}, which holds samples 0 to {self.starts[-1] - 1}")
+            raise DataError(f"no sample {number} in {self.files.where}, which holds samples 0 to {self.starts[-1] - 1}")
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
         return shard, int(number - self.starts[shard])
 
     def rows(self, shard: int) -> Rows:
         """Return the index rows of a shard."""
-        return self._opened(shard)[1]
+        return self._opened(shard).rows
 
     def labels(self, number_N: Integers) -> Integers:
         """Return the labels of samples, int64 [N], from the rows alone."""
@@ -73,55 +90,58 @@ class ShardReader:
         return label_N
 
     def read(self, number: int) -> Sample:
-        """Read one sample and check its crc32.
+        """Read one sample and check its crc32; a copy of a shard that fails is copied again, once.
 
         Raises:
             DataError: no such sample, shard missing or cut short, or bytes that are not the ones written.
         """
         shard, row = self.locate(number)
-        descriptor, rows = self._opened(shard)
-        offset, size, crc32, label, key = rows[row].item()
+        try:
+            return self._checked(shard, row)
+        except DamagedError:
+            if not self.files.renew(shard):
+                raise
+            self._open.pop(shard).close()
+            return self._checked(shard, row)
+
+    def _checked(self, shard: int, row: int) -> Sample:
+        opened, where = self._opened(shard), self.files.where
+        if opened.descriptor is None:
+            opened.descriptor = self.files.open(shard)
+        offset, size, crc32, label, key = opened.rows[row].item()
         name = self.index.shards[shard].name
         try:
-            data = os.pread(descriptor, size, offset)
+            data = os.pread(opened.descriptor, size, offset)
         except OSError as error:
             place = Sample(b"", label, name, key.decode(), offset).place
-            raise DataError(
-                f"{place} in {self.folder} cannot be read ({error.strerror}); mend the disk or copy the shard again"
+            raise DamagedError(
+                f"{place} in {where} cannot be read ({error.strerror}); mend the disk or copy the shard again"
             ) from error
         sample = Sample(data, label, name, key.decode(), offset)
         if len(data) != size:
-            raise DataError(
-                f"{sample.place} in {self.folder} is cut short: {len(data)} of {size} bytes; copy the shard again "
+            raise DamagedError(
+                f"{sample.place} in {where} is cut short: {len(data)} of {size} bytes; copy the shard again "
                 "from its source"
             )
         found = zlib.crc32(data)
         if found != crc32:
-            raise DataError(
-                f"{sample.place} in {self.folder} is damaged: crc32 {found:08x} where the index says {crc32:08x}; "
+            raise DamagedError(
+                f"{sample.place} in {where} is damaged: crc32 {found:08x} where the index says {crc32:08x}; "
                 "copy the shard again from its source"
             )
         return sample
 
-    def _opened(self, shard: int) -> tuple[int, Rows]:
+    def _opened(self, shard: int) -> _OpenShard:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
-        entry = self.index.shards[shard]
-        rows = read_rows(self.folder, entry)
-        try:
-            descriptor = os.open(self.folder / entry.name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise DataError(
-                f"shard {entry.name} in {self.folder} cannot be opened ({error.strerror}); restore it or write the "
-                "shards again"
-            ) from error
+        opened = _OpenShard(self.files.rows(shard))
         if len(self._open) >= OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1][0])
-        self._open[shard] = descriptor, rows
-        return self._open[shard]
+            self._open.popitem(last=False)[1].close()
+        self._open[shard] = opened
+        return opened
 
     def close(self) -> None:
         """Close every file; a later read opens what it needs again."""
         while self._open:
-            os.close(self._open.popitem()[1][0])
+            self._open.popitem()[1].close()

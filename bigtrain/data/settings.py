@@ -1,20 +1,36 @@
 """The `data` section of a recipe."""
 
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
+from bigtrain.data.location import locations
 from bigtrain.data.mixing import refuse_sorted
+from bigtrain.data.places import Staging
 from bigtrain.data.shards import ShardSet
+from bigtrain.data.staging.files import check_room
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import PositiveCount, Settings, Share
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 class DataSettings(Settings):
     """Which images are trained on, and how they are read."""
 
     shards: str
-    """Folder of indexed shards, as `bigtrain shards` writes it."""
+    """Indexed shards, as `bigtrain shards` writes them: a folder, a brace pattern of folders or of shards in them, or
+    http(s)://, s3:// and gs:// URLs of those."""
+    cache_dir: str | None = None
+    """Folder of each node to which shards are copied ahead of need, such as $SLURM_TMPDIR: variables and ~ are expanded
+    on the node, when the data is opened. URLs need it; None: local shards are read where they lie."""
+    cache_gib: float | None = Field(None, gt=0)
+    """GiB that copies of shards may take there; those used longest ago go first. None: as much as its disk has."""
     mirror: bool = False
     """Mirror each image left-right with probability one half (not for digits or text)."""
     holdout: Share = 0.0
@@ -30,13 +46,51 @@ class DataSettings(Settings):
     allow_sorted: bool = False
     """Train even on shards whose samples are sorted by class (batches will hold few classes)."""
 
+    @field_validator("shards")
+    @classmethod
+    def _refuse_other_places(cls, shards: str) -> str:
+        locations(shards)
+        return shards
+
+    def problems(self) -> Iterator[str]:
+        """Yield one sentence for each rule between keys that is broken."""
+        remote = next((each.scheme for each in locations(self.shards) if each.scheme is not None), None)
+        if self.cache_dir is None and remote is not None:
+            yield (
+                f"data.cache_dir: is missing, but shards under {remote}:// are read from copies on a node's disk; "
+                "name a folder for them, such as $SLURM_TMPDIR or /tmp/shards"
+            )
+        if self.cache_dir is None and self.cache_gib is not None:
+            yield "data.cache_gib: limits nothing while data.cache_dir is not set; set that, or delete this key"
+
     def build(self, seed: int) -> ShardSet:
         """Open the training part of the shards.
 
         Raises:
-            DataError: see `ShardSet.open`; also, shards are sorted by class and `allow_sorted` is off.
+            DataError: see `ShardSet.open`; also, shards are sorted by class and `allow_sorted` is off, or a shuffle
+                window does not fit the cache.
+            RecipeError: `cache_dir` names a variable that is not set here.
         """
-        shards = ShardSet.open(self.shards, self.holdout, seed, self.max_pixels)
+        staging = None if self.cache_dir is None else Staging(expanded(self.cache_dir), self.cache_gib)
+        shards = ShardSet.open(self.shards, self.holdout, seed, self.max_pixels, staging)
+        if self.cache_gib is not None:
+            check_room(shards.index, self.shuffle_window_shards, self.cache_gib)
         if not self.allow_sorted:
             refuse_sorted(shards.index, self.shuffle_window_shards)
         return shards
+
+
+def expanded(cache_dir: str) -> Path:
+    """Return the folder that `data.cache_dir` means on this node.
+
+    Raises:
+        RecipeError: it names a variable that is not set, or empty.
+    """
+    for match in _VARIABLE.finditer(cache_dir):
+        name = match[1] or match[2]
+        if not os.environ.get(name):
+            raise RecipeError(
+                f"data.cache_dir: '{cache_dir}' names ${name}, which is not set here; set it where the run starts (not "
+                "every site sets SLURM_TMPDIR), or write a path"
+            )
+    return Path(os.path.expandvars(cache_dir)).expanduser()

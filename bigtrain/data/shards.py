@@ -1,4 +1,4 @@
-"""A folder of shards as a data set: what its images are, any sample by its number, training and held-out parts.
+"""Shards as a data set: what its images are, any sample by its number, training and held-out parts.
 
 Axes: N images, C channels, H height, W width, K classes.
 """
@@ -18,9 +18,12 @@ from bigtrain.data.batch import Batch
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
 from bigtrain.data.holdout import Holdout, Part
 from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
-from bigtrain.data.order import WindowedOrder
+from bigtrain.data.order import Order, WindowedOrder
+from bigtrain.data.places import Staging, open_places
 from bigtrain.data.reader import Sample, ShardReader
 from bigtrain.data.shuffle import Integers
+from bigtrain.data.staging.files import StagedFiles
+from bigtrain.data.staging.prefetch import StagedOrder
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.image import ImageSpec
 
@@ -29,7 +32,6 @@ from bigtrain.recipe.image import ImageSpec
 class ShardSet:
     """One part of a data set. A sample's number counts through all shards in their stored order, whatever the part."""
 
-    folder: Path
     index: FolderIndex
     parts: Holdout
     part: Part
@@ -38,29 +40,39 @@ class ShardSet:
 
     @classmethod
     def open(
-        cls, folder: str | Path, holdout: float = 0.0, seed: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS
+        cls,
+        place: str | Path,
+        holdout: float = 0.0,
+        seed: int = 0,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        staging: Staging | None = None,
     ) -> Self:
-        """Open a folder of indexed shards and return its training part.
+        """Open indexed shards and return their training part.
 
         Args:
-            folder: a local folder with `index.json`.
+            place: a folder with `index.json`; as text also a brace pattern or URLs.
             holdout: share of the samples, 0..1, to keep out of training.
             seed: decides which samples are held out.
             max_pixels: images that claim more are refused before decoding.
+            staging: where shards are copied to ahead of need; None: they are read where they lie.
 
         Raises:
             DataError: no or a damaged index, a shard missing or not of its size, nothing left to train on.
         """
-        path = local_folder(folder)
-        index = FolderIndex.read(path)
-        refuse_wrong_sizes(path, index)
+        index, files = open_places(place, staging)
         parts = Holdout(tuple(entry.samples for entry in index.shards), holdout, seed)
-        shards = cls(path, index, parts, "training", ShardReader(path, index), max_pixels)
+        shards = cls(index, parts, "training", ShardReader(files, index), max_pixels)
         if not shards.num_samples:
             raise DataError(
-                f"data.holdout {holdout:g} keeps all {index.num_samples} samples of {path} out of training; lower it"
+                f"data.holdout {holdout:g} keeps all {index.num_samples} samples of {shards.where} out of training; "
+                "lower it"
             )
         return shards
+
+    @property
+    def where(self) -> str:
+        """The place that was opened, for messages."""
+        return self.reader.files.where
 
     @property
     def spec(self) -> ImageSpec:
@@ -111,9 +123,10 @@ class ShardSet:
         starts, shards = self.reader.starts, range(len(self.index.shards))
         return np.concatenate([starts[shard] + self.parts.rows(shard, self.part) for shard in shards])
 
-    def order(self, seed: int, window_shards: int) -> WindowedOrder:
-        """Return the training order over this part."""
-        return WindowedOrder(self.parts, self.part, seed, window_shards)
+    def order(self, seed: int, window_shards: int) -> Order:
+        """Return the training order over this part; reading along it has shards copied ahead, where they are copied."""
+        order, files = WindowedOrder(self.parts, self.part, seed, window_shards), self.reader.files
+        return StagedOrder(order, files) if isinstance(files, StagedFiles) else order
 
     def read(self, number: int) -> tuple[bytes, int]:
         """Return the stored image of a sample, checked by its crc32, and its label.
@@ -146,7 +159,7 @@ class ShardSet:
                 decode_into(sample.data, image, pixels_NHWC[place], self.max_pixels)
             except ValueError as error:
                 raise DataError(
-                    f"{sample.place} in {self.folder}: the image {error}; remove it at its source and write the "
+                    f"{sample.place} in {self.where}: the image {error}; remove it at its source and write the "
                     "shards again"
                 ) from error
             label_N[place] = sample.label
@@ -158,43 +171,7 @@ class ShardSet:
         num_classes = self.spec.num_classes
         if not (0 <= sample.label < num_classes or (num_classes == 0 and sample.label == NO_LABEL)):
             raise DataError(
-                f"{sample.place} in {self.folder} has label {sample.label}, but there are {num_classes} classes; "
+                f"{sample.place} in {self.where} has label {sample.label}, but there are {num_classes} classes; "
                 "write the shards again"
             )
         return sample
-
-
-def local_folder(folder: str | Path) -> Path:
-    """Return the folder a recipe names.
-
-    Raises:
-        DataError: it is a URL or a command, not a folder.
-    """
-    text = str(folder)
-    if text.startswith("pipe:") or "://" in text:
-        raise DataError(
-            f"data.shards {text!r} is no local folder, and commands and URLs are never opened; copy the shards here "
-            "and name their folder"
-        )
-    return Path(text).expanduser()
-
-
-def refuse_wrong_sizes(folder: Path, index: FolderIndex) -> None:
-    """Compare every shard's size on disk with the index, so that a cut shard stops a run before its first step.
-
-    Raises:
-        DataError: a shard is missing or has another size.
-    """
-    for entry in index.shards:
-        try:
-            found_bytes = (folder / entry.name).stat().st_size
-        except OSError as error:
-            raise DataError(
-                f"shard {entry.name}, which index.json lists, is missing in {folder} ({error.strerror}); copy it "
-                "from its source"
-            ) from error
-        if found_bytes != entry.bytes:
-            raise DataError(
-                f"shard {entry.name} in {folder} has {found_bytes} bytes where index.json says {entry.bytes} (cut "
-                "short?); copy it again from its source"
-            )

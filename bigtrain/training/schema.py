@@ -206,6 +206,7 @@ class Recipe(Settings):
         """Yield one sentence for each rule between keys that this recipe breaks."""
         yield from self._batch_problems()
         yield from self._game_problems()
+        yield from self.data.problems()
         if self.precision == "fp16" and self.engine.startswith("zero"):
             yield (
                 f"precision: fp16 scales the loss of each player, which engine: {self.engine} cannot; take precision: "

@@ -1,5 +1,7 @@
 """The digits: the originals, exactly, behind a smooth picture."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -50,5 +52,5 @@ def test_writing_them_again_gives_the_same_bytes(digits, tmp_path):
     again = write_digits(tmp_path)
     assert again == digits.index
     for entry in again.shards:
-        assert (tmp_path / entry.name).read_bytes() == (digits.folder / entry.name).read_bytes()
+        assert (tmp_path / entry.name).read_bytes() == (Path(digits.where) / entry.name).read_bytes()
     assert torch.equal(ShardSet.open(tmp_path).load([3]).image_NCHW, digits.load([3]).image_NCHW)

@@ -263,14 +263,6 @@ def test_an_index_without_samples_is_refused(folder):
         ShardSet.open(folder)
 
 
-@pytest.mark.parametrize("url", ["pipe:touch canary", "https://host/a.tar", "s3://bucket/a", "pipe:cat {0..3}.tar"])
-def test_commands_and_urls_are_refused(url, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="is no local folder"):
-        DataSettings(shards=url).build(0)
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_image_over_max_pixels_stops_training(folder):
     with pytest.raises(DataError, match=r"claims 4x4 pixels, over data.max_pixels \(10\)"):
         DataSettings(shards=str(folder), max_pixels=10).build(0).load([0])
