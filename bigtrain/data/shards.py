@@ -4,7 +4,7 @@ Axes: N images, C channels, H height, W width, K classes.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,18 @@ class ShardSet:
     def class_names(self) -> tuple[str, ...]:
         """Name of each label; empty without classes."""
         return self.index.classes
+
+    @property
+    def signs_of_life(self) -> int:
+        """A number that changes while shards are being copied, in whichever process; 0 where none are."""
+        files = self.reader.files
+        return files.patience.signs if isinstance(files, StagedFiles) else 0
+
+    def give_way_to(self, give_way: Callable[[], object]) -> None:
+        """Have waits of this process for shards call `give_way`, and end with what it raises."""
+        files = self.reader.files
+        if isinstance(files, StagedFiles):
+            files.patience.give_way = give_way
 
     @cached_property
     def num_samples(self) -> int:

@@ -112,7 +112,7 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
     folder = recipe.run_folder
     order = shards.order(recipe.seed, recipe.data.shuffle_window_shards)
     on_gpu = launch.device.type == "cuda"
-    return Run(
+    run = Run(
         recipe=recipe,
         facts=facts,
         launch=launch,
@@ -127,6 +127,8 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
         hooks=[],
         watch=Watch(recipe.watchdog),
     )
+    shards.give_way_to(run.wait_on)
+    return run
 
 
 def build(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None) -> Run:

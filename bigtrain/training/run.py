@@ -76,6 +76,8 @@ class Run:
     batches: tuple[Batch | None, ...] = ()
     ahead: deque[tuple[Batch, ...]] = field(default_factory=deque)
     """What the turns of this step have yet to take, in order."""
+    signs_of_life: int = 0
+    """Of the shards' copying, when the run last looked."""
     unread: deque[UnreadTurn] = field(default_factory=deque)
     being_saved: Progress | None = None
     saved_images: int | None = None
@@ -129,8 +131,20 @@ class Run:
         for turn in self.game.turns(self.progress):
             if turn.reads == "next":
                 faults.reach("data")
-                self.ahead.append(self.feed.read(position, self.preemption.give_way))
+                self.ahead.append(self.feed.read(position, self.wait_on))
                 position += self.recipe.batch_images
+
+    def wait_on(self) -> None:
+        """Be called while data is waited for: give way to a stop, and note that shards still come where they do.
+
+        Raises:
+            StoppedError: a stop is asked for.
+        """
+        signs = self.shards.signs_of_life
+        if signs != self.signs_of_life:
+            self.signs_of_life = signs
+            whereabouts.note("waiting for shards", steps=self.progress.steps)
+        self.preemption.give_way()
 
     def read(self, turn: Turn) -> tuple[Batch | None, ...]:
         """Return this rank's micro-batches for a turn, and count real images as taken where it reads new ones."""

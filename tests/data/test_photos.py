@@ -1,5 +1,7 @@
 """Crops of the two photographs: pixels of theirs, never enlarged, without labels, and the same every time."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_a_set_of_crops_has_no_labels(crops):
     assert (crops.load(range(40)).label_N == -1).all()
     assert crops.index.resize["filter"] == "lanczos"
     assert "CC BY 2.0" in crops.index.source
-    assert check_folder(crops.folder, 8).faults == ()
+    assert check_folder(Path(crops.where), 8).faults == ()
 
 
 def test_every_sample_is_its_crop_made_smaller(crops, photos):
@@ -86,7 +88,7 @@ def test_a_crop_depends_on_seed_and_number_alone():
 
 def test_writing_again_gives_the_same_bytes_and_another_seed_others(crops, tmp_path):
     write_photos(tmp_path, SMALL)
-    assert contents(tmp_path) == contents(crops.folder)
+    assert contents(tmp_path) == contents(Path(crops.where))
     other = write_photos(tmp_path, PhotoOptions(side=16, count=40, seed=1))
     assert other.content_sha256() != crops.index.content_sha256()
     assert len(contents(tmp_path)) == 3  # the old shard, its rows and its index are gone
