@@ -1,5 +1,6 @@
 """Shards, a server for them, and short pauses."""
 
+import gc
 import logging
 
 import pytest
@@ -17,6 +18,8 @@ def short_waits(monkeypatch):
     monkeypatch.setattr(sources, "STALL_S", 0.5)
     monkeypatch.setattr(prefetch, "POLL_S", 0.02)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield
+    gc.collect()  # ends helpers of orders that the traceback of an expected error has held
 
 
 @pytest.fixture
