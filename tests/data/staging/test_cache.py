@@ -122,6 +122,7 @@ def test_a_waiter_takes_over_from_a_killed_copier(wanted, cache_dir):
     time.sleep(0.3)
     assert waiter.is_alive()
     process.kill()
+    process.join()
     waiter.join(30)
     assert waiter.exitcode == 0
     assert there(cache, wanted) == [0]

@@ -33,8 +33,10 @@ def played(shards, workers, starts=STARTS, world=1):
     found = []
     for rank in range(world):
         feed = Feed(shards, shards.order(5, 2), Layout(rank, world, 2, 8), workers)
-        found += [batch for start in starts for batch in feed.read(start)]
-        feed.close()
+        try:
+            found += [batch for start in starts for batch in feed.read(start)]
+        finally:
+            feed.close()
     return [torch.cat([getattr(batch, name) for batch in found]) for name in ("sample_N", "label_N", "image_NCHW")]
 
 
