@@ -154,6 +154,8 @@ def test_batch_normalisation_runs_over_its_group(shards):
     training = ShardSet.open(shards).training()
     both, second = training.load(range(16)), training.load(range(8, 16))
     assert torch.allclose(discriminator(both)[8:], discriminator(second), atol=1e-5)
+    other = training.load([8, *range(7)])  # the same image in other company
+    assert not torch.allclose(discriminator(other)[0], discriminator(second)[0], atol=1e-5)
     for name, tensor in game.networks["discriminator"].state_dict().items():
         assert torch.equal(tensor, tensors[f"network/discriminator/{name}"]), name
 
