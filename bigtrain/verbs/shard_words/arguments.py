@@ -1,0 +1,100 @@
+"""Arguments that several words after `bigtrain shards` share, and what they say of the shards they wrote."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bigtrain.data.index import FolderIndex
+from bigtrain.data.pixels import DEFAULT_QUALITY
+from bigtrain.data.settings import DataSettings
+from bigtrain.recipe.errors import UsageError
+from bigtrain.recipe.units import parse_count
+
+DEFAULTS = DataSettings.model_validate({"shards": ""})
+LARGEST_QUALITY = 100
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word after `bigtrain shards`: what it is, its arguments, what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def jobs_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare how many processes work."""
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (one a core)")
+
+
+def quality_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the quality of lossy formats."""
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=DEFAULT_QUALITY,
+        help=f"1..{LARGEST_QUALITY}, of jpg and webp ({DEFAULT_QUALITY})",
+    )
+
+
+def mover(bar: "tqdm[None]") -> Callable[[int, int], None]:
+    """Return what moves a bar to (done, total)."""
+    def move(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return move
+
+
+def at_least_one(option: str, value: int, largest: int | None = None) -> int:
+    """Return a count that an option gave.
+
+    Raises:
+        UsageError: under 1, or over `largest`.
+    """
+    if value < 1 or (largest is not None and value > largest):
+        raise UsageError(
+            f"{option} is {value}, but must be at least 1"
+            + (f" and at most {largest}" if largest else "")
+            + "; correct it"
+        )
+    return value
+
+
+def positive(option: str, value: float) -> float:
+    """Return a number over 0 that an option gave.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not value > 0:
+        raise UsageError(f"{option} is {value:g}, but must be over 0; correct it")
+    return value
+
+
+def count(option: str, text: str) -> int:
+    """Return a count written like 10k.
+
+    Raises:
+        UsageError: it is none, or under 1.
+    """
+    try:
+        return at_least_one(option, int(str(parse_count(text))))
+    except ValueError as error:
+        raise UsageError(f"{option} is {text!r}: {error}") from error
+
+
+def summary(folder: Path, index: FolderIndex) -> str:
+    """Return one line that says what a folder of shards holds."""
+    size_mb = sum(entry.bytes for entry in index.shards) / 1e6
+    height, width = index.resolution
+    return (
+        f"{folder}: {index.num_samples} images of {width}x{height}x{index.channels} ({index.image_format}), "
+        f"{len(index.classes)} classes, "
+        f"{len(index.shards)} shards, {size_mb:.1f} MB"
+    )

@@ -1,0 +1,70 @@
+"""Everything that can be known about shards without training on them: `bigtrain shards check`."""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bigtrain.cli import say
+from bigtrain.data.check import Report, check_folder
+from bigtrain.data.index import FolderIndex, add_histograms
+from bigtrain.verbs.shard_words.arguments import DEFAULTS, Word, at_least_one, jobs_argument, mover, summary
+
+EXIT_FAULTS = 1  # something is wrong with the shards
+LISTED_FAULTS = 20
+LISTED_CLASSES = 20
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of shards with its index.json")
+    jobs_argument(parser)
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=DEFAULTS.shuffle_window_shards,
+        metavar="SHARDS",
+        help="data.shuffle_window_shards of the training to come (8)",
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    window_shards = at_least_one("--window", arguments.window)
+    with tqdm(unit=" shards", disable=None) as bar:
+        report = check_folder(
+            arguments.dir, window_shards, jobs=at_least_one("--jobs", arguments.jobs), progress=mover(bar)
+        )
+    if report.index is not None:
+        say(_table(report))
+        say(summary(arguments.dir, report.index))
+        say(_classes(report.index))
+    if report.is_sorted:
+        say(
+            f"warning: sorted by class: windows of {window_shards} shards hold {report.mixing:.0%} of the label "
+            "entropy of mixed ones; training refuses them unless "
+            "data.allow_sorted=true; `bigtrain shards folder` permutes samples"
+        )
+    for fault in report.faults[:LISTED_FAULTS]:
+        say(f"fault: {fault}")
+    if len(report.faults) > LISTED_FAULTS:
+        say(f"and {len(report.faults) - LISTED_FAULTS} more faults")
+    say(f"{len(report.faults)} faults" if report.faults else "no fault")
+    return EXIT_FAULTS if report.faults else 0
+
+
+def _table(report: Report) -> str:
+    width = max((len(shard.name) for shard in report.shards), default=0)
+    return "\n".join(
+        f"{shard.name:<{width}}  {shard.samples:>9} samples  {shard.bytes / 1e6:>9.1f} MB  {len(shard.faults):>4} "
+        "faults"
+        for shard in report.shards
+    )
+
+
+def _classes(index: FolderIndex) -> str:
+    counts = add_histograms([entry.class_histogram for entry in index.shards])
+    shown = [f"{name} {counts.get(label, 0)}" for label, name in enumerate(index.classes[:LISTED_CLASSES])]
+    more = f" and {len(index.classes) - LISTED_CLASSES} more" if len(index.classes) > LISTED_CLASSES else ""
+    return f"samples a class: {', '.join(shown)}{more}" if shown else "no classes"
+
+
+CHECK = Word("Verify sizes, checksums, labels and every image of a folder of shards.", _check_arguments, _check)
