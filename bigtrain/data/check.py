@@ -9,9 +9,10 @@ import numpy as np
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
 from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, read_rows
+from bigtrain.data.labels import label_extension, read_label
 from bigtrain.data.mixing import SORTED_BELOW, label_mixing
 from bigtrain.data.process import run_jobs
-from bigtrain.data.tar import IMAGE_EXTENSIONS, LABEL_EXTENSION, Member, members
+from bigtrain.data.tar import IMAGE_EXTENSIONS, Member, members
 from bigtrain.data.writer import file_sha256
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.image import ImageSpec
@@ -63,7 +64,9 @@ def check_folder(
     except DataError as error:
         return Report(None, (), 1.0, (str(error),))
     found: list[ShardReport] = []
-    for report in run_jobs(partial(_check_shard, folder, index.spec, max_pixels), index.shards, jobs):
+    for report in run_jobs(
+        partial(_check_shard, folder, _Law(index.spec, index.classes, index.labels, max_pixels)), index.shards, jobs
+    ):
         found.append(report)
         if progress:
             progress(len(found), len(index.shards))
@@ -71,12 +74,22 @@ def check_folder(
     return Report(index, tuple(found), label_mixing(index, window_shards), faults)
 
 
-def _check_shard(folder: Path, image: ImageSpec, max_pixels: int, entry: ShardEntry) -> ShardReport:
-    faults = tuple(f"shard {entry.name}: {fault}" for fault in _shard_faults(folder, image, max_pixels, entry))
+@dataclass(frozen=True)
+class _Law:
+    """What every sample has to be, as the index says."""
+
+    image: ImageSpec
+    classes: tuple[str, ...]
+    place: str
+    max_pixels: int
+
+
+def _check_shard(folder: Path, law: _Law, entry: ShardEntry) -> ShardReport:
+    faults = tuple(f"shard {entry.name}: {fault}" for fault in _shard_faults(folder, law, entry))
     return ShardReport(entry.name, entry.samples, entry.bytes, faults)
 
 
-def _shard_faults(folder: Path, image: ImageSpec, max_pixels: int, entry: ShardEntry) -> Iterator[str]:
+def _shard_faults(folder: Path, law: _Law, entry: ShardEntry) -> Iterator[str]:
     path = folder / entry.name
     if not path.is_file():
         yield f"is missing in {folder}"
@@ -93,24 +106,26 @@ def _shard_faults(folder: Path, image: ImageSpec, max_pixels: int, entry: ShardE
         return
     if histogram(rows["label"]) != entry.class_histogram:
         yield "its rows have another class histogram than index.json"
-    yield from _member_faults(path, rows, image, max_pixels)
+    yield from _member_faults(path, rows, law)
 
 
-def _member_faults(path: Path, rows: Rows, image: ImageSpec, max_pixels: int) -> Iterator[str]:
+def _member_faults(path: Path, rows: Rows, law: _Law) -> Iterator[str]:
     places = {row["key"].decode(): place for place, row in enumerate(rows)}
     images: set[str] = set()
-    labels: dict[str, str] = {}
+    labels: dict[str, bytes] = {}
+    wanted = label_extension(law.place)
     try:
         for member in members(path):
-            if member.extension == LABEL_EXTENSION:
-                labels[member.key] = member.data.decode("ascii", "replace").strip()
-            elif member.extension in IMAGE_EXTENSIONS:
-                if member.key in images:
-                    yield f"sample {member.key!r} has two images"
-                images.add(member.key)
-                yield from _image_faults(
-                    member, rows[places[member.key]] if member.key in places else None, image, max_pixels
-                )
+            key, extension = member.last_split
+            if key not in places:
+                key, extension = member.key, member.extension
+            if extension == wanted:
+                labels[key] = member.data
+            elif extension in IMAGE_EXTENSIONS:
+                if key in images:
+                    yield f"sample {key!r} has two images"
+                images.add(key)
+                yield from _image_faults(key, member, rows[places[key]] if key in places else None, law)
     except DataError as error:
         yield str(error)
     missing = [key for key in places if key not in images]
@@ -118,11 +133,12 @@ def _member_faults(path: Path, rows: Rows, image: ImageSpec, max_pixels: int) ->
         yield f"{len(missing)} of {len(rows)} samples of the index are not in the tar, the first is {missing[0]!r}"
     for key, place in places.items():
         if key in images:
-            yield from _label_faults(key, labels.get(key), int(rows[place]["label"]), image.num_classes)
+            yield from _label_faults(key, labels.get(key), int(rows[place]["label"]), law)
 
 
-def _image_faults(member: Member, row: np.void | None, image: ImageSpec, max_pixels: int) -> Iterator[str]:
-    where = f"sample {member.key!r} (offset {member.offset})"
+def _image_faults(key: str, member: Member, row: np.void | None, law: _Law) -> Iterator[str]:
+    image = law.image
+    where = f"sample {key!r} (offset {member.offset})"
     if row is None:
         yield f"{where} is not in its index"
         return
@@ -131,17 +147,27 @@ def _image_faults(member: Member, row: np.void | None, image: ImageSpec, max_pix
     if member.crc32 != row["crc32"]:
         yield f"{where} is damaged: crc32 {member.crc32:08x} where the index says {row['crc32']:08x}"
     try:
-        decode_into(member.data, image, np.empty((image.side, image.side, image.channels), dtype=np.uint8), max_pixels)
+        decode_into(
+            member.data, image, np.empty((image.side, image.side, image.channels), dtype=np.uint8), law.max_pixels
+        )
     except ValueError as error:
         yield f"{where}: the image {error}"
 
 
-def _label_faults(key: str, stored: str | None, indexed: int, num_classes: int) -> Iterator[str]:
+def _label_faults(key: str, stored: bytes | None, indexed: int, law: _Law) -> Iterator[str]:
+    num_classes = law.image.num_classes
     if num_classes == 0:
         if indexed != NO_LABEL:
             yield f"sample {key!r} has label {indexed}, but the data set has no classes"
         return
     if not 0 <= indexed < num_classes:
         yield f"sample {key!r} has label {indexed}, but labels run from 0 to {num_classes - 1}"
-    if stored != str(indexed):
-        yield f"sample {key!r} has label {stored!r} in its .cls and {indexed} in its index"
+    extension = label_extension(law.place)
+    try:
+        found = None if stored is None else read_label(stored, law.place)
+    except ValueError as error:
+        yield f"sample {key!r}: the label in its .{extension} {error}"
+        return
+    named = law.classes[indexed] if 0 <= indexed < num_classes else None
+    if found is None or (found != indexed and str(found) != named):
+        yield f"sample {key!r} has label {found!r} in its .{extension} and {indexed} in its index"

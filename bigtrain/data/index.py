@@ -23,6 +23,7 @@ from bigtrain.recipe.image import ImageSpec
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
+CLS_NUMBERS = "cls"  # labels are numbers in `.cls` members, as bigtrain writes them
 NO_LABEL = -1  # label of a sample in a data set without classes
 
 Rows = npt.NDArray[np.void]
@@ -77,6 +78,8 @@ class FolderIndex(_Frozen):
     source: str
     """Where the images come from, with their licence where known."""
     shards: tuple[ShardEntry, ...]
+    labels: str = CLS_NUMBERS
+    """Where the tars keep labels, see `bigtrain.data.labels`; left out of the file where it is this default."""
 
     @property
     def spec(self) -> ImageSpec:
@@ -88,10 +91,16 @@ class FolderIndex(_Frozen):
         """Samples in all shards."""
         return sum(entry.samples for entry in self.shards)
 
+    def _record(self) -> dict[str, Any]:
+        record = self.model_dump(mode="json")
+        if self.labels == CLS_NUMBERS:
+            del record["labels"]  # an index written before there was a choice stays what it was, to its sha256
+        return record
+
     def content_sha256(self) -> str:
         """Sha256 over everything this index says, the shards' own sha256 included: two data sets are
         equal when these are."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        text = json.dumps(self._record(), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def problems(self) -> list[str]:
@@ -169,7 +178,7 @@ class FolderIndex(_Frozen):
 
     def write(self, folder: Path) -> None:
         """Replace `folder/index.json` in one step: this is the moment at which new shards come into force."""
-        record = {**self.model_dump(mode="json"), "content_sha256": self.content_sha256()}
+        record = {**self._record(), "content_sha256": self.content_sha256()}
         with write_aside(folder / INDEX_NAME) as stream:
             stream.write((json.dumps(record, indent=1) + "\n").encode())
 

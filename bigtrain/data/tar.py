@@ -25,6 +25,12 @@ class Member:
     crc32: int
     data: bytes
 
+    @property
+    def last_split(self) -> tuple[str, str]:
+        """Key and extension where only the last dot separates them, as in `n01.v2.jpg`."""
+        stem, _, extension = f"{self.key}.{self.extension}".rpartition(".")
+        return stem, extension
+
 
 def members(path: Path) -> Iterator[Member]:
     """Yield the files of a tar in order.
@@ -57,12 +63,17 @@ def _member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Mem
         raise DataError(f"shard {path} ends inside member {entry.name!r}; copy it again from its source")
     return Member(
         str(name.parent / key) if name.parent.parts else key,
-        extension.lower(),
+        _lower_last(extension),
         entry.offset_data,
         entry.size,
         zlib.crc32(data),
         data,
     )
+
+
+def _lower_last(extension: str) -> str:
+    front, dot, last = extension.rpartition(".")
+    return front + dot + last.lower()
 
 
 def _refusal(entry: tarfile.TarInfo, name: PurePosixPath, extension: str) -> str | None:

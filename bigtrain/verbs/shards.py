@@ -1,4 +1,4 @@
-"""Write and check the tar shards that training reads: digits, photos, folder, check.
+"""Write and check the tar shards that training reads: digits, photos, folder, index, check.
 
 Each row of `_SHARDS` is one word after `bigtrain shards`; the words are in `verbs/shard_words/`.
 """
@@ -7,9 +7,10 @@ import argparse
 
 from bigtrain.verbs.shard_words.check import CHECK
 from bigtrain.verbs.shard_words.folder import FOLDER
+from bigtrain.verbs.shard_words.index import INDEX
 from bigtrain.verbs.shard_words.made import DIGITS, PHOTOS
 
-_SHARDS = {"digits": DIGITS, "photos": PHOTOS, "folder": FOLDER, "check": CHECK}
+_SHARDS = {"digits": DIGITS, "photos": PHOTOS, "folder": FOLDER, "index": INDEX, "check": CHECK}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

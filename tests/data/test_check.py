@@ -89,7 +89,7 @@ def test_a_wrong_label_is_found_though_all_checksums_fit(folder):
     assert label != 2
     edit_tar(folder, 1, relabel)
     (fault,) = faults(folder)
-    assert f"sample '000013' has label '2' in its .cls and {label} in its index" in fault
+    assert f"sample '000013' has label 2 in its .cls and {label} in its index" in fault
 
 
 def test_a_label_outside_the_classes_in_the_rows_is_found(folder):

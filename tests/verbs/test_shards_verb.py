@@ -92,6 +92,24 @@ def test_photos_then_check(tmp_path, capsys):
     assert "no fault" in said
 
 
+def test_index_of_shards_without_one_then_check(tmp_path, capsys):
+    make_shards(tmp_path, [5, 5])
+    (tmp_path / "index.json").unlink()
+    assert main(["shards", "index", str(tmp_path), "--jobs", "1", "--no-labels", "--label-key", "a"]) == 2
+    assert "--label-key a and --no-labels contradict each other" in capsys.readouterr().err
+    assert main(["shards", "index", str(tmp_path), "--jobs", "1", "--label-key", "kind"]) == 6
+    assert "has no .json" in capsys.readouterr().err
+    assert main(["shards", "index", str(tmp_path), "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "10 images of 4x4x1 (png), 3 classes, 2 shards" in said
+    assert "samples a class: 0 " in said
+    assert main(["shards", "check", str(tmp_path), "--jobs", "1"]) == 0
+    assert main(["shards", "index", str(tmp_path), "--jobs", "1", "--no-labels"]) == 0
+    said = capsys.readouterr().out
+    assert "no classes" in said
+    assert "left out, since no sample needs them: 10 .cls" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bigtrain.data.index import FolderIndex
+from bigtrain.data.index import FolderIndex, add_histograms
 from bigtrain.data.pixels import DEFAULT_QUALITY
 from bigtrain.data.settings import DataSettings
 from bigtrain.recipe.errors import UsageError
@@ -16,6 +16,7 @@ from bigtrain.recipe.units import parse_count
 
 DEFAULTS = DataSettings.model_validate({"shards": ""})
 LARGEST_QUALITY = 100
+LISTED_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ def jobs_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (one a core)")
 
 
+def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare which images are too large to be opened."""
+    parser.add_argument(
+        "--max-pixels", default=str(DEFAULTS.max_pixels), metavar="COUNT", help="refuse images that claim more (64M)"
+    )
+
+
 def quality_argument(parser: argparse.ArgumentParser) -> None:
     """Declare the quality of lossy formats."""
     parser.add_argument(
@@ -44,6 +52,7 @@ def quality_argument(parser: argparse.ArgumentParser) -> None:
 
 def mover(bar: "tqdm[None]") -> Callable[[int, int], None]:
     """Return what moves a bar to (done, total)."""
+
     def move(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
@@ -98,3 +107,11 @@ def summary(folder: Path, index: FolderIndex) -> str:
         f"{len(index.classes)} classes, "
         f"{len(index.shards)} shards, {size_mb:.1f} MB"
     )
+
+
+def classes_line(index: FolderIndex) -> str:
+    """Return one line with the samples of each class."""
+    counts = add_histograms([entry.class_histogram for entry in index.shards])
+    shown = [f"{name} {counts.get(label, 0)}" for label, name in enumerate(index.classes[:LISTED_CLASSES])]
+    more = f" and {len(index.classes) - LISTED_CLASSES} more" if len(index.classes) > LISTED_CLASSES else ""
+    return f"samples a class: {', '.join(shown)}{more}" if shown else "no classes"

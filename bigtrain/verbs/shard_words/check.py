@@ -7,12 +7,18 @@ from tqdm import tqdm
 
 from bigtrain.cli import say
 from bigtrain.data.check import Report, check_folder
-from bigtrain.data.index import FolderIndex, add_histograms
-from bigtrain.verbs.shard_words.arguments import DEFAULTS, Word, at_least_one, jobs_argument, mover, summary
+from bigtrain.verbs.shard_words.arguments import (
+    DEFAULTS,
+    Word,
+    at_least_one,
+    classes_line,
+    jobs_argument,
+    mover,
+    summary,
+)
 
 EXIT_FAULTS = 1  # something is wrong with the shards
 LISTED_FAULTS = 20
-LISTED_CLASSES = 20
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +42,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if report.index is not None:
         say(_table(report))
         say(summary(arguments.dir, report.index))
-        say(_classes(report.index))
+        say(classes_line(report.index))
     if report.is_sorted:
         say(
             f"warning: sorted by class: windows of {window_shards} shards hold {report.mixing:.0%} of the label "
@@ -58,13 +64,6 @@ def _table(report: Report) -> str:
         "faults"
         for shard in report.shards
     )
-
-
-def _classes(index: FolderIndex) -> str:
-    counts = add_histograms([entry.class_histogram for entry in index.shards])
-    shown = [f"{name} {counts.get(label, 0)}" for label, name in enumerate(index.classes[:LISTED_CLASSES])]
-    more = f" and {len(index.classes) - LISTED_CLASSES} more" if len(index.classes) > LISTED_CLASSES else ""
-    return f"samples a class: {', '.join(shown)}{more}" if shown else "no classes"
 
 
 CHECK = Word("Verify sizes, checksums, labels and every image of a folder of shards.", _check_arguments, _check)

@@ -9,12 +9,12 @@ from bigtrain.cli import say
 from bigtrain.data.folder import LABELS, FolderOptions, write_folder
 from bigtrain.data.pixels import FILTERS, FITS, FORMAT_CHANNELS, MODES
 from bigtrain.verbs.shard_words.arguments import (
-    DEFAULTS,
     LARGEST_QUALITY,
     Word,
     at_least_one,
     count,
     jobs_argument,
+    max_pixels_argument,
     mover,
     positive,
     quality_argument,
@@ -51,9 +51,7 @@ def _folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out files that cannot be used instead of stopping"
     )
-    parser.add_argument(
-        "--max-pixels", default=str(DEFAULTS.max_pixels), metavar="COUNT", help="refuse images that claim more (64M)"
-    )
+    max_pixels_argument(parser)
 
 
 def _folder(arguments: argparse.Namespace) -> int:
