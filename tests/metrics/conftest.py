@@ -13,6 +13,12 @@ from bigtrain.metrics.extractors.classifier import ClassifierSettings
 from bigtrain.metrics.features import Extractor, RealImages
 from bigtrain.recipe.image import ImageSpec
 
+INCEPTION_SCALE = 0.4
+LAST_INCEPTION_LAYERS = (
+    *("branch1x1", "branch3x3_2a", "branch3x3_2b", "branch3x3dbl_3a", "branch3x3dbl_3b"),
+    "branch_pool",
+)
+
 
 def real_images(image_NCHW: Tensor, label_N: Tensor, content_hash: str) -> RealImages:
     """Wrap tensors as real images; `load` counts nothing and copies."""
@@ -47,8 +53,8 @@ def classifier(digits: RealImages, shared_cache: Path) -> Extractor:
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of seeded random weights of torch-fidelity's Inception, BatchNorm's statistics set so that images differ
-    in its features."""
+    """A file of seeded random weights of torch-fidelity's Inception: BatchNorm's statistics are those of some images,
+    so that images differ in its features, and the last layers are scaled to features of a usual size."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = tmp_path_factory.mktemp("weights") / "random.pth"
@@ -61,6 +67,10 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = None  # torch's word for a plain average
         with torch.no_grad():
-            network.train()(torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8))
+            network.train()((255 * torch.rand(6, 3, 5, 5)).to(torch.uint8))
+            for name in LAST_INCEPTION_LAYERS:
+                norm = network.Mixed_7c.get_submodule(name).bn
+                norm.weight.mul_(INCEPTION_SCALE)
+                norm.bias.mul_(INCEPTION_SCALE)
     torch.save(network.state_dict(), path)
     return path
