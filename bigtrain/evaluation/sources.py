@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bigtrain.engine.checkpoints.files import committed, folder_name, read_checkpoint
-from bigtrain.engine.checkpoints.rollbacks import is_abandoned, read_rollbacks
+from bigtrain.engine.checkpoints.rollbacks import Rollback, is_abandoned, read_rollbacks
 from bigtrain.recipe.errors import CheckpointError
 from bigtrain.training.loaded import LoadedModel
 from bigtrain.training.snapshot import read_snapshot, snapshot_record
@@ -53,27 +53,31 @@ def sources(run_folder: Path, kind: Kind = "both") -> list[Source]:
         folder = run_folder / "checkpoints"
         found |= {images: Source(images, folder / folder_name(images)) for images in committed(folder)}
     if kind != "checkpoints":
+        rollbacks = _rollbacks(run_folder)  # without any, nothing needs to be opened
         for path in (run_folder / "snapshots").glob("*.safetensors"):
-            if path.stem.isdigit() and is_present(run_folder, int(path.stem), salt_of(path)):
+            if path.stem.isdigit() and not (rollbacks and _is_stale(path, rollbacks)):
                 found[int(path.stem)] = Source(int(path.stem), path)
     return [found[images] for images in sorted(found)]
 
 
-def salt_of(snapshot: Path) -> int | None:
-    """Return the salt that a snapshot was trained with; None where it cannot be read."""
-    try:
-        return int(snapshot_record(snapshot)["progress"]["salt"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
-        return None
-
-
-def is_present(run_folder: Path, images: int, salt: int | None) -> bool:
+def is_present(run_folder: Path, images: int, salt: int) -> bool:
     """Tell whether weights are of the run as it stands, not of a part that it went back from."""
+    return not is_abandoned(_rollbacks(run_folder), images, salt)
+
+
+def _is_stale(snapshot: Path, rollbacks: list[Rollback]) -> bool:
+    """Tell whether a snapshot is of a part that the run went back from; one that cannot be read is left to be named."""
     try:
-        rollbacks = read_rollbacks(run_folder / "checkpoints")
+        return is_abandoned(rollbacks, int(snapshot.stem), int(snapshot_record(snapshot)["progress"]["salt"]))
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _rollbacks(run_folder: Path) -> list[Rollback]:
+    try:
+        return read_rollbacks(run_folder / "checkpoints")
     except CheckpointError:  # damaged: a start says so
-        rollbacks = []
-    return salt is not None and not is_abandoned(rollbacks, images, salt)
+        return []
 
 
 def state_of(run_folder: Path) -> str:

@@ -135,8 +135,7 @@ class Watcher:
         """Return the oldest source that is not evaluated, and whether all is done."""
         state = state_of(self._folder)  # before the listing: a run that is complete by now saves no more
         if self._folder.is_dir() and self._lease is None:
-            self._lease = Lease(self._folder, {"protocols": None, "checkpoints": self._options.kind != "snapshots"})
-            self._lease.__enter__()
+            self._lease = self._take_lease()
         there = sources(self._folder, self._options.kind)
         source = next((each for each in there if not self._is_done(each)), None)
         if source is not None or not (self._options.once or state == COMPLETE):
@@ -146,6 +145,15 @@ class Watcher:
                 f"{self._folder} holds no checkpoint and no snapshot to evaluate; leave --once out to wait"
             )
         return None, True
+
+    def _take_lease(self) -> Lease:
+        lease = Lease(self._folder, {"protocols": None, "checkpoints": self._options.kind != "snapshots"})
+        try:
+            return lease.__enter__()
+        except OSError as error:
+            raise UsageError(
+                f"{self._folder} cannot be written ({error.strerror}), where figures would go; make it writable"
+            ) from error
 
     def _is_done(self, source: Source) -> bool:
         if source.images_seen in self._given_up:

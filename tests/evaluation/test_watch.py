@@ -275,6 +275,15 @@ def test_what_the_run_went_back_from_is_not_evaluated_and_does_not_count(evaluat
     assert sources(run, "snapshots") == []
 
 
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "watchers").touch()  # a file where the leases' folder would be
+    ((status, said),) = run_ranks(1, watch, run)
+    assert status == 2
+    assert "cannot be written" in said[-1]
+
+
 def test_once_needs_something_to_evaluate(tmp_path: Path) -> None:
     ((status, said),) = run_ranks(1, watch, tmp_path / "run", WatchOptions(once=True))
     assert status == 2

@@ -35,7 +35,7 @@ def two_averages(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         "ema=[{halflife_images: 1G}, {halflife_images: 32}]", "total_images=640",
         "checkpoint={every_images: 320, keep_best: 1, keep_best_average: any}",
     )  # fmt: skip
-    ((status, said),) = run_ranks(1, enter_and_listen, overrides)
+    ((status, said),) = run_ranks(1, enter_and_listen, overrides, hang_limit_s=240.0)
     assert status == 0
     return folder, said
 
