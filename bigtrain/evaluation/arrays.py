@@ -42,9 +42,9 @@ class Arrays:
                 f"{PIXELS} of {place} is {dtype} {list(shape)}; images are uint8 [N, H, W, C], square, with 1, 3 or 4 "
                 "channels"
             )
-        self.label_N = self._labels(arrays)
+        self.label_N = self._stored_labels(arrays)
 
-    def _labels(self, arrays: set[str]) -> npt.NDArray[np.int64]:
+    def _stored_labels(self, arrays: set[str]) -> npt.NDArray[np.int64]:
         """Return labels, and none where `arr_1` is something else than one whole number for each image."""
         label_N = np.asarray(_member(Path(self.place), LABELS)) if LABELS in arrays else np.empty(0)
         is_usable = label_N.shape == (len(self.pixels_NHWC),) and np.issubdtype(label_N.dtype, np.integer)
@@ -76,7 +76,11 @@ class Arrays:
         """Return images and labels."""
         chosen = list(numbers)
         pixels_NHWC = np.ascontiguousarray(self.pixels_NHWC[chosen])
-        return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.label_N[chosen])
+        return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2), self.labels(numbers)
+
+    def labels(self, numbers: Sequence[int]) -> Tensor:
+        """Return labels."""
+        return torch.from_numpy(self.label_N[list(numbers)])
 
 
 @dataclass(frozen=True)

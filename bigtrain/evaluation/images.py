@@ -55,6 +55,10 @@ class ImageSet(Protocol):
         """Return uint8 images [N, C, H, W] and labels, int64 [N], -1 where there are none; may raise DataError."""
         ...
 
+    def labels(self, numbers: Sequence[int]) -> Tensor:
+        """Return the labels alone, without reading images."""
+        ...
+
 
 def open_images(place: str) -> ImageSet:
     """Return the set of images at a path.
@@ -105,6 +109,10 @@ class Shards:
         """Return images and labels."""
         batch = self.shards.load(self._numbers[list(numbers)])
         return batch.image_NCHW, batch.label_N
+
+    def labels(self, numbers: Sequence[int]) -> Tensor:
+        """Return labels."""
+        return torch.from_numpy(np.asarray(self.shards.reader.labels(self._numbers[list(numbers)]), dtype=np.int64))
 
 
 class _Encoded(Protocol):
@@ -161,7 +169,7 @@ class Files:
         folders = [name.rpartition("/")[0].partition("/")[0] for name in files.names]
         self.classes = sorted(set(folders)) if all(folders) and len(set(folders)) > 1 else []
         label_of = {name: label for label, name in enumerate(self.classes)}
-        self.labels = [label_of.get(folder, -1) for folder in folders]
+        self._labels = [label_of.get(folder, -1) for folder in folders]
 
     @cached_property
     def image(self) -> ImageSpec:
@@ -182,7 +190,7 @@ class Files:
     def content_hash(self) -> str:
         """Return a sha256 of the files and labels."""
         digest = hashlib.sha256()
-        for number, label in enumerate(self.labels):
+        for number, label in enumerate(self._labels):
             digest.update(hashlib.sha256(self._read(number)).digest() + label.to_bytes(8, "little", signed=True))
         return digest.hexdigest()
 
@@ -192,8 +200,11 @@ class Files:
         pixels_NHWC = np.empty((len(numbers), *image.size, image.channels), dtype=np.uint8)
         for place, number in enumerate(numbers):
             self._decode(number, pixels_NHWC[place])
-        label_N = torch.tensor([self.labels[number] for number in numbers])
-        return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2), label_N
+        return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2), self.labels(numbers)
+
+    def labels(self, numbers: Sequence[int]) -> Tensor:
+        """Return labels."""
+        return torch.tensor([self._labels[number] for number in numbers], dtype=torch.int64)
 
     def _decode(self, number: int, out_HWC: npt.NDArray[np.uint8]) -> None:
         data, image = self._read(number), self.image

@@ -5,7 +5,7 @@ Axes: N images.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -29,17 +29,21 @@ class Judgement:
     protocol_name: str
     by_seed: tuple[dict[str, float], ...] = ()
     """Figures of each seed, where there are several."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """By figure, what is too long for figures, such as distances by class; of the first seed."""
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        seeds = {"by_seed": list(self.by_seed)} if self.by_seed else {}
+        more: dict[str, Any] = {"by_seed": list(self.by_seed)} if self.by_seed else {}
+        if self.details:
+            more["details"] = self.details
         return {
             "what": self.label,
             "images_seen": self.images_seen,
             "figures": self.figures,
             "protocol": self.protocol,
             "protocol_name": self.protocol_name,
-            **seeds,
+            **more,
         }
 
     @classmethod
@@ -56,6 +60,7 @@ class Judgement:
             dict(record["protocol"]),
             str(record.get("protocol_name", label)),
             tuple(record.get("by_seed", ())),
+            dict(record.get("details", {})),
         )
 
 
@@ -93,7 +98,7 @@ def judge(
     first = evaluations[0]
     return Judgement(
         subject.label, subject.images_seen, figures, first.protocol, first.protocol_name,
-        by_seed if num_seeds > 1 else (),
+        by_seed if num_seeds > 1 else (), first.details,
     )  # fmt: skip
 
 

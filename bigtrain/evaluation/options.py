@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bigtrain.evaluation.protocols import NamedProtocol
 from bigtrain.evaluation.subjects import Choice, Drawing, Generator, Subject
-from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, metric_name
+from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PER_CLASS, PRDC, metric_name
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import UsageError
@@ -21,6 +21,7 @@ from bigtrain.sampling.truncation import Truncation
 DEFAULT_METRICS = ("fid", "kid")
 DEFAULT_NUM_IMAGES = 50_000
 INCEPTION = "inception"
+DIVISORS = {"N - 1": "n-1", "N": "n"}  # of protocols, as settings have them
 
 SHORT_PRDC = "prdc"  # in the features of the first metric
 
@@ -44,6 +45,8 @@ class Options:
     protocol: NamedProtocol | None = None
     resize: str | None = None
     """How Inception's images come to their size."""
+    per_class: bool = False
+    """Whether the distance within each class is measured too."""
     weights: WeightStore = WeightStore()
     """Where published weights are looked for."""
 
@@ -67,6 +70,8 @@ class Options:
         base: dict[str, Any] = {} if recipe is None else recipe.model_dump(mode="json")
         found = {"every_images": 1, **base, **self._metrics(base), "num_images": self._num_images(subject, base)}
         found |= self._inception(found)
+        if self.protocol is not None:
+            found["covariance_divisor"] = DIVISORS[self.protocol.covariance_divisor]
         if self.batch_images is not None:
             found["batch_images"] = self.batch_images
         if self.seed is not None:
@@ -95,9 +100,12 @@ class Options:
         """Return the settings that say what is measured; a pair that an extractor stands for is said by that alone, so
         that the protocol is the one of a recipe that says it so."""
         asked = self.metrics or (None if self.protocol is None else self.protocol.metrics)
-        if asked is None and base:
+        if asked is None and base and not self.per_class:
             return {}
-        names = metric_names(asked or DEFAULT_METRICS)
+        names = metric_names(asked or _measured(base) or DEFAULT_METRICS)
+        if self.per_class:
+            within = metric_name(PER_CLASS, METRICS.get(names[0]).extractor)
+            names = names if within in names else (*names, within)
         kind = METRICS.get(names[0]).extractor
         if names == (metric_name(FRECHET, kind), metric_name(KERNEL, kind)):
             is_base = base.get("extractor", {}).get("kind") == kind
@@ -138,6 +146,14 @@ def metric_names(names: Sequence[str]) -> tuple[str, ...]:
     for name in found:
         METRICS.get(name)
     return found
+
+
+def _measured(base: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a recipe measures; nothing without one."""
+    if not base:
+        return ()
+    measured = EvaluationSettings.model_validate(base).measured
+    return tuple(metric_name(metric.measure, metric.extractor) for metric in measured)
 
 
 def _text(truncation: Truncation | None) -> str | None:

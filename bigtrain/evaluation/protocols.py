@@ -19,9 +19,6 @@ TORCHSCRIPT = (
     "graph; a published StyleGAN2 for FFHQ of 1024 px was measured as 2.87 with that file and as 2.81 with another "
     "PyTorch Inception"
 )
-DIVISOR_N = (
-    "covariances are divided by N - 1 here and by N there; a distance changes by at most the trace of both, over N"
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class NamedProtocol:
     resize: str
     """How images come to 299 pixels: a name of the extractor's option `resize`."""
     covariance_divisor: str
-    """Of the original."""
+    """`N - 1` or `N`: what covariances of N images are divided by."""
     differences: tuple[str, ...]
     """How ours departs from the original, a sentence each."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +50,7 @@ class NamedProtocol:
             "source": self.source,
             "reference": self.reference,
             "resize": self.resize,
-            "covariance_divisor_of_the_original": self.covariance_divisor,
+            "covariance_divisor": self.covariance_divisor,
             "differences": list(self.differences),
         }
 
@@ -93,7 +90,6 @@ _add(
         covariance_divisor="N",
         differences=(
             TORCHSCRIPT,
-            DIVISOR_N,
             "noise inputs of the generator are the constant ones here and drawn for each image there",
             "labels follow the law that the recipe trained with here, and that of the training set there",
         ),

@@ -7,7 +7,9 @@ from typing import Any
 
 from bigtrain.evaluation.judge import Judgement
 from bigtrain.evaluation.subjects import Generator, Subject
-from bigtrain.metrics.records import ASKED
+from bigtrain.metrics.evaluation import Evaluator
+from bigtrain.metrics.records import ASKED, record_path
+from bigtrain.metrics.reference import write_moments
 from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.sampling.files import written_aside
 
@@ -47,12 +49,29 @@ def write_in_run(subject: Subject, judgement: Judgement) -> Path:
     Raises:
         UsageError: the subject lies in no run.
     """
-    if subject.run_folder is None or judgement.images_seen is None:
+    if not isinstance(subject, Generator) or subject.run_folder is None:
         raise UsageError(f"{subject.label} lies in no run folder to record in; write the figures with --json FILE")
-    path = subject.run_folder / "evaluations" / f"{judgement.images_seen:012d}-{judgement.protocol_name}.json"
-    facts = {"average": subject.model.average, "salt": subject.model.salt} if isinstance(subject, Generator) else {}
-    write_json(path, {**judgement.record(), **facts, "by": ASKED})
+    path = record_path(subject.run_folder, subject.images_seen, judgement.protocol_name)
+    facts = {"average": subject.model.average, "salt": subject.model.salt, "by": ASKED}
+    write_json(path, {**judgement.record(), **facts})
     return path
+
+
+def write_real(path: Path, evaluator: Evaluator) -> None:
+    """Write mean and covariance of the real images, in the features of the main metric, as other tools read them.
+
+    Raises:
+        UsageError: no metric has needed them.
+        DataError: the file cannot be written.
+    """
+    extractor = evaluator.settings.measured[0].extractor
+    law = evaluator.reference(extractor)
+    if law is None:
+        raise UsageError(f"no metric needs moments of {extractor} features; name a Frechet distance first in --metrics")
+    try:
+        write_moments(path, law)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); name another place") from error
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -14,6 +14,7 @@ from bigtrain.evaluation.options import Options
 from bigtrain.evaluation.reference import open_real
 from bigtrain.evaluation.subjects import Subject, open_subjects
 from bigtrain.metrics.evaluation import Evaluator, build_evaluator
+from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import UsageError
 
@@ -69,8 +70,9 @@ class Session:
     def _evaluator(self, subject: Subject, settings: EvaluationSettings) -> Evaluator:
         """Return the evaluator of these settings and real images, the one from before where there was one."""
         ranks = self.launch.ranks
-        real = open_real(self.options.real, self.options.split, subject, ranks)
-        real = replace(real, load=self._with_between(real.load), between=lambda: self.between())
+        real = open_real(self.options.real, self.options.split, subject, settings, ranks)
+        if isinstance(real, RealImages):
+            real = replace(real, load=self._with_between(real.load), between=lambda: self.between())
         key = (settings.model_dump_json(), real.content_hash)
         if key not in self._evaluators:
             cache = self.options.cache or default_cache(subject)

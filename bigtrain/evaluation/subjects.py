@@ -113,7 +113,7 @@ class Generator:
         if self._stands_for != (str(drawing.truncation), standing):
             self._sampler.restand(drawing.truncation, standing)
             self._stands_for = (str(drawing.truncation), standing)
-        seed = seed_of(drawing.seed, "evaluation")
+        seed = _seed(drawing)
 
         def generate(index_N: Tensor) -> Tensor:  # noqa: N803 (axis)
             return torch.cat(list(self._sampler.images(index_N, None, drawing.truncation, seed)))
@@ -121,10 +121,9 @@ class Generator:
         return generate
 
     def labels(self, drawing: Drawing, num_images: int) -> Labels | None:
-        """Return what tells the labels that were drawn for these images."""
-        if not self.image.num_classes:
-            return None
-        return lambda index_N: self._sampler.labels(index_N, seed_of(drawing.seed, "evaluation"))
+        """Return the classes that images are drawn of."""
+        seed = _seed(drawing)
+        return (lambda index_N: self._sampler.labels(index_N, seed)) if self.image.num_classes else None
 
 
 class Pictures:
@@ -165,18 +164,20 @@ class Pictures:
         return generate
 
     def labels(self, drawing: Drawing, num_images: int) -> Labels | None:
-        """Return what reads the labels of these images."""
-        if not self.image.num_classes:
-            return None
+        """Return the labels that the images have."""
         order_N = self._order(drawing, num_images)
-        return lambda index_N: self.images.load(order_N[index_N.cpu()].tolist())[1]
+        has_classes = self.image.num_classes > 0
+        return (lambda index_N: self.images.labels(order_N[index_N.cpu()].tolist())) if has_classes else None
 
     def _order(self, drawing: Drawing, num_images: int) -> Tensor:
-        """Return the numbers of the images that are judged."""
-        if num_images >= self.num_images:
-            return torch.arange(self.num_images)
+        if num_images == self.num_images:
+            return torch.arange(num_images)
         generator = torch.Generator().manual_seed(seed_of(drawing.seed, "choice of images"))
         return torch.randperm(self.num_images, generator=generator)[:num_images]
+
+
+def _seed(drawing: Drawing) -> int:
+    return seed_of(drawing.seed, "evaluation")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bigtrain.evaluation.options import Options
 from bigtrain.evaluation.plot import plot_curve
 from bigtrain.evaluation.protocols import PROTOCOLS
 from bigtrain.evaluation.reference import SPLITS
-from bigtrain.evaluation.results import is_result, read_results, write_in_run, write_results
+from bigtrain.evaluation.results import is_result, read_results, write_in_run, write_real, write_results
 from bigtrain.evaluation.session import Question, Session
 from bigtrain.evaluation.subjects import Choice
 from bigtrain.evaluation.table import protocol_lines, tables
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "NHWC); or a .json that --json has written, to be shown beside the others",
     )
     parser.add_argument(
-        "--real", help="real images: shards, a folder or zip, or an .npz (default: what the run was trained on)"
+        "--real",
+        help="real images: shards, a folder or zip, an .npz of images or moments (mu, sigma) "
+        "(default: what the run was trained on)",
     )
     parser.add_argument(
         "--split", choices=list(SPLITS), help="part of the run's own images, also with --real where they lie now"
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "as in the run's recipe, or fid,kid)",
     )
     parser.add_argument("--num", help="generated images (default: as in the recipe, or 50k; all of a set of images)")
+    parser.add_argument("--per-class", action="store_true", help="the Frechet distance within each class too")
     parser.add_argument(
         "--protocol", choices=list(PROTOCOLS), help="judge as a paper does; options that contradict it are refused"
     )
@@ -72,9 +75,7 @@ def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default=Choice.checkpoint, help="of a run: newest, best, or images seen (default newest)"
     )
-    parser.add_argument(
-        "--by", metavar="FIGURE", help="what makes a checkpoint best (default: each evaluation's first)"
-    )
+    parser.add_argument("--by", metavar="FIGURE", help="what makes a checkpoint best (default: as its recipe ranks)")
     parser.add_argument("--average", help="a moving average of the weights, or all (default: the recipe's first)")
     parser.add_argument("--seed", type=int, help="which images (default: as in the recipe, or 0)")
     parser.add_argument(
@@ -92,6 +93,9 @@ def _drawing_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write figures and protocols to this file")
+    parser.add_argument(
+        "--export-real", type=Path, metavar="OUT", help="write mean and covariance of the real features as mu, sigma"
+    )
     parser.add_argument(
         "--record", action="store_true", help="write RUN/evaluations/IMAGES-PROTOCOL.json too, as training does"
     )
@@ -130,6 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             with _bar(launch, question, options.num_seeds) as moved:
                 judgements.append(session.judge(question, moved))
+            if arguments.export_real is not None:
+                launch.ranks.on_main(lambda: write_real(arguments.export_real, question.evaluator))  # noqa: B023
             if arguments.record:
                 launch.ranks.on_main(lambda: write_in_run(question.subject, judgements[-1]))  # noqa: B023 (called now)
     if judgements:
@@ -185,6 +191,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
         choice=Choice(arguments.checkpoint, arguments.by, arguments.average),
         cache=arguments.cache,
         resize=arguments.resize,
+        per_class=arguments.per_class,
         weights=WeightStore(() if arguments.weights is None else (arguments.weights,), arguments.offline),
         protocol=None if arguments.protocol is None else PROTOCOLS.get(arguments.protocol),
     )

@@ -131,6 +131,38 @@ def test_seeds_give_mean_and_deviation(toy_run: Path, tmp_path: Path) -> None:
     assert over_seeds([{"fid": 1.0}, {"fid": 3.0}]) == {"fid": 2.0, "fid_seeds_std": pytest.approx(2**0.5)}
 
 
+def test_distances_within_classes_of_generated_and_of_given_images(
+    toy_run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = evaluate(tmp_path / "a.json", toy_run, "--per-class")
+    assert set(record["details"]["fd_random_per_class"]) == set("0123456789")
+    assert record["protocol"]["metrics"] == ["fd_random", "kd_random", "fd_random_per_class"]
+    asked = ["--real", digits, "--metrics", "fd_random", "--per-class", "--cache", tmp_path / "cache"]
+    same = evaluate(tmp_path / "b.json", digits, *asked)
+    within = same["details"]["fd_random_per_class"]
+    assert len(within) == 10
+    assert max(abs(each["distance"]) for each in within.values()) < 1e-3 < record["figures"]["fd_random_per_class"]
+    drawn = tmp_path / "drawn.npz"
+    save_npz(drawn, load(toy_run).sample(20, labels=[3, 4]), torch.arange(20) % 2 + 3)
+    labelled = evaluate(tmp_path / "c.json", drawn, *asked)
+    assert set(labelled["details"]["fd_random_per_class"]) == {"3", "4"}
+    save_npz(drawn, load(toy_run).sample(20))
+    assert command_line(["evaluate", str(drawn), *map(str, asked)]) == 2
+    assert "per_class" in capsys.readouterr().err
+
+
+def test_moments_of_real_images_go_out_and_come_back(
+    toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moments = tmp_path / "real.npz"
+    images = evaluate(tmp_path / "a.json", toy_run, "--export-real", moments)
+    back = evaluate(tmp_path / "b.json", toy_run, "--real", moments, "--metrics", "fd_random")
+    assert back["figures"]["fd_random"] == pytest.approx(images["figures"]["fd_random"], rel=1e-9)
+    assert "num_real" not in back["protocol"]
+    assert command_line(["evaluate", str(toy_run), "--real", str(moments)]) == 2  # the recipe's kernel distance
+    assert "needs the real images" in capsys.readouterr().err
+
+
 def test_held_out_images_may_be_the_reference(toy_run: Path, digits: Path, tmp_path: Path) -> None:
     record = evaluate(tmp_path / "a.json", toy_run, "--split", "held-out", "--real", digits)
     assert record["protocol"]["num_real"] == 10  # 5% of 200
