@@ -58,10 +58,13 @@ def test_truncation_is_fixed_where_the_protocol_draws_without() -> None:
     assert Options(protocol=PROTOCOLS.get("adm"), truncation=Truncation("resample", 0.7))
 
 
-def test_a_protocol_brings_its_resize() -> None:
+def test_a_protocol_brings_its_settings() -> None:
     images = Pictures(FewImages())
     clean = Options(protocol=PROTOCOLS.get("clean-fid"), num_images=50_000).settings(images)
     assert clean.extractor_settings["inception"].resize == "clean"
+    assert clean.covariance_divisor == "n-1"
+    stylegan = Options(protocol=PROTOCOLS.get("stylegan-fid50k-full")).settings(images)
+    assert (stylegan.num_images, stylegan.covariance_divisor) == (50_000, "n")
     several = Options(metrics=("fd_random", "fid"), resize="clean", num_images=9).settings(images)
     assert several.extractor_settings["inception"].resize == "clean"
     plain = Options(metrics=("fid",), num_images=9).settings(images)
