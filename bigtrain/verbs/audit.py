@@ -1,4 +1,4 @@
-"""Look for what figures do not tell: copies of training images, missing kinds, wrong classes, an overfitted critic."""
+"""Look for copies of training images, missing kinds, wrong classes and an overfitted discriminator."""
 
 import argparse
 import os
