@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bigtrain.data.index import NO_LABEL, FolderIndex
 from bigtrain.data.pixels import encode
+from bigtrain.data.shards import ShardSet
 from bigtrain.data.writer import Encoded, commit, write_shard, writing
 
 
@@ -59,3 +60,15 @@ def make_shards(
             written.append(write_shard(folder, shard, first, image_format, samples))
             first += size
         return commit(folder, index, written)
+
+
+def damage_sample(folder: Path, number: int) -> None:
+    """Flip one bit in a stored image of shards that lie in a folder."""
+    shards = ShardSet.open(folder)
+    shard, row = shards.reader.locate(number)
+    offset, size = (int(shards.reader.rows(shard)[row][name]) for name in ("offset", "size"))
+    with (folder / shards.index.shards[shard].name).open("r+b") as stream:
+        stream.seek(offset + size // 2)
+        flipped = bytes([stream.read(1)[0] ^ 4])
+        stream.seek(offset + size // 2)
+        stream.write(flipped)

@@ -15,6 +15,18 @@ HALF_RANGE = 127.5  # 0..255 -> -1..1
 
 
 @dataclass(frozen=True)
+class BadSample:
+    """A damaged sample, where it lies, and the number of the one that is given in its place."""
+
+    number: int
+    shard: str
+    key: str
+    offset: int
+    reason: str
+    stand_in: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Images with their labels and their numbers in the data set.
 
@@ -25,6 +37,9 @@ class Batch:
     image_NCHW: Tensor
     label_N: Tensor
     sample_N: Tensor
+    bad: tuple[BadSample, ...] = ()
+    """Damaged samples that were asked for; the batch holds their stand-ins (micro-batches of a feed may be told of
+    their neighbours')."""
 
     def __len__(self) -> int:
         return self.image_NCHW.shape[0]

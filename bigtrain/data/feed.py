@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bigtrain.data.batch import Batch
+from bigtrain.data.batch import BadSample, Batch
 from bigtrain.data.order import Order
 from bigtrain.data.process import FollowParent
 from bigtrain.data.shards import ShardSet
@@ -52,6 +52,7 @@ class _Parcel:
     """Shared pixels, NCHW in channels_last memory, or few ones by value, NHWC."""
     label_N: Integers
     sample_N: Integers
+    bad: tuple[BadSample, ...] = ()
 
     @classmethod
     def of(cls, batch: Batch) -> "_Parcel":
@@ -59,7 +60,7 @@ class _Parcel:
         image = batch.image_NCHW
         is_small = image.nbytes <= BY_VALUE_BYTES
         packed = image.permute(0, 2, 3, 1).contiguous().numpy() if is_small else image
-        return cls(packed, batch.label_N.numpy(), batch.sample_N.numpy())
+        return cls(packed, batch.label_N.numpy(), batch.sample_N.numpy(), batch.bad)
 
     @property
     def image_NCHW(self) -> Tensor:
@@ -74,7 +75,8 @@ class _Parcel:
         """Return its micro-batches in order."""
         image_NCHW, label_N, sample_N = self.image_NCHW, torch.from_numpy(self.label_N), torch.from_numpy(self.sample_N)
         cuts = [slice(at, at + micro_images) for at in range(0, len(label_N), micro_images)]
-        return tuple(Batch(image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts)
+        batches = [Batch(image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts]
+        return replace(batches[0], bad=self.bad), *batches[1:]
 
 
 class _Samples(Dataset["_Parcel | Refusal"]):

@@ -18,6 +18,7 @@ from bigtrain.data.shuffle import Integers
 from bigtrain.recipe.errors import DataError
 
 OPEN_SHARDS = 64  # file descriptors stay far under the usual limit of 1,024 (two a shard)
+COPY_AGAIN = "copy the shard again from its source"
 
 
 class DamagedError(DataError):
@@ -38,6 +39,15 @@ class Sample:
     def place(self) -> str:
         """Where it is, for messages."""
         return f"shard {self.shard}, sample {self.key!r} (offset {self.offset})"
+
+
+class BadSampleError(DamagedError):
+    """One sample is damaged, and those beside it may be whole; `sample` says where it lies, `reason` what it is."""
+
+    def __init__(self, sample: Sample, where: str, reason: str, way_out: str) -> None:
+        self.sample = sample
+        self.reason = reason
+        super().__init__(f"{sample.place} in {where}{reason}; {way_out}")
 
 
 @dataclass
@@ -119,16 +129,11 @@ class ShardReader:
             ) from error
         sample = Sample(data, label, name, key.decode(), offset)
         if len(data) != size:
-            raise DamagedError(
-                f"{sample.place} in {where} is cut short: {len(data)} of {size} bytes; copy the shard again "
-                "from its source"
-            )
+            raise BadSampleError(sample, where, f" is cut short: {len(data)} of {size} bytes", COPY_AGAIN)
         found = zlib.crc32(data)
         if found != crc32:
-            raise DamagedError(
-                f"{sample.place} in {where} is damaged: crc32 {found:08x} where the index says {crc32:08x}; "
-                "copy the shard again from its source"
-            )
+            reason = f" is damaged: crc32 {found:08x} where the index says {crc32:08x}"
+            raise BadSampleError(sample, where, reason, COPY_AGAIN)
         return sample
 
     def _opened(self, shard: int) -> _OpenShard:

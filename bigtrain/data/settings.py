@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +36,11 @@ class DataSettings(Settings):
     """Mirror each image left-right with probability one half (not for digits or text)."""
     holdout: Share = 0.0
     """Share of the samples kept out of training, for audits; which ones depends on the recipe's seed."""
-    on_error: Literal["stop"] = "stop"
-    """What a damaged sample does: stop the run, naming shard and key."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What a damaged sample does: stop the run, naming shard and key; or give another one of its shard and class in its
+    place and be listed in RUN/bad_samples.jsonl. A missing shard or index always stops."""
+    max_bad_fraction: Share = 0.01
+    """Share of the last 10,000 images, above which damaged ones stop a run that skips them."""
     num_workers: int = Field(2, ge=0)
     """Processes that read and decode, on each rank; 0 decodes in the training process."""
     shuffle_window_shards: int = Field(8, ge=1)
@@ -77,7 +81,7 @@ class DataSettings(Settings):
             check_room(shards.index, self.shuffle_window_shards, self.cache_gib)
         if not self.allow_sorted:
             refuse_sorted(shards.index, self.shuffle_window_shards)
-        return shards
+        return replace(shards, on_error=self.on_error)
 
 
 def expanded(cache_dir: str) -> Path:

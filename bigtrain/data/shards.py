@@ -8,22 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from bigtrain.data.batch import Batch
-from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
+from bigtrain.data.decode import DEFAULT_MAX_PIXELS, Pixels, decode_into
 from bigtrain.data.holdout import Holdout, Part
 from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
 from bigtrain.data.order import Order, WindowedOrder
 from bigtrain.data.places import Staging, open_places
-from bigtrain.data.reader import Sample, ShardReader
+from bigtrain.data.reader import BadSampleError, Sample, ShardReader
 from bigtrain.data.shuffle import Integers
 from bigtrain.data.staging.files import StagedFiles
 from bigtrain.data.staging.prefetch import StagedOrder
+from bigtrain.data.standin import StandIns, bad_sample
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.image import ImageSpec
 
@@ -37,6 +38,8 @@ class ShardSet:
     part: Part
     reader: ShardReader
     max_pixels: int = DEFAULT_MAX_PIXELS
+    on_error: Literal["stop", "skip"] = "stop"
+    """What `load` does with a damaged sample: raise, or put a good one in its place, see `StandIns`."""
 
     @classmethod
     def open(
@@ -160,23 +163,45 @@ class ShardSet:
             uint8 images in channels_last memory.
 
         Raises:
-            DataError: a sample is missing, damaged, or not what the index says; names shard, key and reason.
+            DataError: a shard is missing, or a label is not what the index says, or a sample is damaged and is not
+                replaced, see `on_error`; names shard, key and reason.
         """
-        image, count = self.spec, len(numbers)
+        image, count, bad = self.spec, len(numbers), []
         image_NHWC = torch.empty(count, image.side, image.side, image.channels, dtype=torch.uint8)
         label_N, pixels_NHWC = np.empty(count, dtype=np.int64), image_NHWC.numpy()
-        for place, number in enumerate(numbers):
-            sample = self._sample(int(number))
+        sample_N = np.asarray(numbers, dtype=np.int64).copy()
+        for place, number in enumerate(sample_N.tolist()):
             try:
-                decode_into(sample.data, image, pixels_NHWC[place], self.max_pixels)
-            except ValueError as error:
-                raise DataError(
-                    f"{sample.place} in {self.where}: the image {error}; remove it at its source and write the "
-                    "shards again"
-                ) from error
-            label_N[place] = sample.label
-        sample_N = torch.from_numpy(np.asarray(numbers, dtype=np.int64).copy())
-        return Batch(image_NHWC.permute(0, 3, 1, 2), torch.from_numpy(label_N), sample_N)
+                label_N[place] = self._decode(number, pixels_NHWC[place])
+            except BadSampleError as error:
+                if self.on_error == "stop":
+                    raise
+                sample_N[place], label_N[place] = self._stand_in(number, pixels_NHWC[place], error)
+                bad.append(bad_sample(number, int(sample_N[place]), error))
+        return Batch(image_NHWC.permute(0, 3, 1, 2), torch.from_numpy(label_N), torch.from_numpy(sample_N), tuple(bad))
+
+    @cached_property
+    def _stand_ins(self) -> StandIns:
+        return StandIns(self.reader, self.parts, self.part)
+
+    def _decode(self, number: int, out_HWC: Pixels) -> int:
+        """Decode a sample into its place, and return its label."""
+        sample = self._sample(number)
+        try:
+            decode_into(sample.data, self.spec, out_HWC, self.max_pixels)
+        except ValueError as error:
+            way_out = "remove it at its source and write the shards again"
+            raise BadSampleError(sample, self.where, f": the image {error}", way_out) from error
+        return sample.label
+
+    def _stand_in(self, number: int, out_HWC: Pixels, error: BadSampleError) -> tuple[int, int]:
+        """Decode the first good stand-in of a damaged sample; return its number and label."""
+        for candidate in self._stand_ins.of(number):
+            try:
+                return candidate, self._decode(candidate, out_HWC)
+            except BadSampleError:
+                continue
+        raise DataError(f"{error}, since none of its shard that could stand in for it is whole") from error
 
     def _sample(self, number: int) -> Sample:
         sample = self.reader.read(number)

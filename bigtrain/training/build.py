@@ -15,6 +15,7 @@ from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
+from bigtrain.training.damage import Damage
 from bigtrain.training.health.rollback import take_up_rollbacks
 from bigtrain.training.health.watch import Watch
 from bigtrain.training.health.webhook import Webhook
@@ -126,6 +127,7 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
         preemption=Preemption(launch.ranks, signals),
         hooks=[],
         watch=Watch(recipe.watchdog),
+        damage=Damage(recipe.data.max_bad_fraction),
     )
     shards.give_way_to(run.wait_on)
     return run

@@ -21,6 +21,7 @@ from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game, Turn
 from bigtrain.recipe.errors import StoppedError
 from bigtrain.recipe.progress import Progress
+from bigtrain.training.damage import Damage, tell_of
 from bigtrain.training.health.watch import Watch
 from bigtrain.training.health.webhook import Webhook
 from bigtrain.training.log import RunLog
@@ -68,6 +69,7 @@ class Run:
     preemption: Preemption
     hooks: list[Hook]
     watch: Watch
+    damage: Damage
     watched: WatchedRetention | None = None
     webhook: Webhook | None = None
     trackers: Trackers | None = None
@@ -132,6 +134,7 @@ class Run:
             if turn.reads == "next":
                 faults.reach("data")
                 self.ahead.append(self.feed.read(position, self.wait_on))
+                self.damage.note(position, self.ahead[-1])
                 position += self.recipe.batch_images
 
     def wait_on(self) -> None:
@@ -176,8 +179,13 @@ class Run:
 
         Raises:
             DivergedError: too many turns had a non-finite loss or gradient.
+            DataError: too many samples were damaged.
         """
         self._read_turns(before_step=self.progress.steps + 1)
+        if self.recipe.data.on_error == "skip":
+            told = self.damage.agree(self.launch.ranks, self.progress.position)
+            self.write_aside("the list of bad samples", lambda: tell_of(told, self.folder))
+            self.damage.refuse()
 
     def _read_turns(self, before_step: int) -> None:
         while self.unread and self.unread[0].progress.steps < before_step:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accele
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
     "checkpoint", "snapshots", "log", "samples", "watchdog", "allow_change", "data.shards", "data.num_workers",
-    "data.cache_dir", "data.cache_gib",
+    "data.cache_dir", "data.cache_gib", "data.on_error", "data.max_bad_fraction",
 )  # fmt: skip
 
 
@@ -57,6 +57,7 @@ def record_of(run: "Run") -> dict[str, Any]:
         "progress": run.progress.record(),
         "means": run.means.record(),
         "watch": run.watch.record(),
+        "damage": run.damage.record(),
         "scalers": {name: scaler.state_dict() for name, scaler in run.engine.scalers.items()},
         "log_bytes": run.log.offset(),
         "time_s": run.log.elapsed_s,
@@ -110,6 +111,8 @@ def restore(run: "Run", checkpoint: Checkpoint) -> None:
     run.means.load_record(record["means"])
     if "watch" in record:  # checkpoints from before the watchdog know nothing of it
         run.watch.load_record(record["watch"])
+    if "damage" in record:  # nor do older ones of damaged samples
+        run.damage.load_record(record["damage"])
     run.saved_images = run.progress.images_seen
     run.owes_evaluation = is_evaluation_owed(run)
     if not run.is_complete:  # else nothing is played again, and the log stays whole

@@ -75,6 +75,7 @@ FORGOTTEN: dict[str, Callable[[Run], None]] = {
     "skipped turns": lambda run: forget_health(run, "skips", in_a_row={"generator/other": 1}),
     "recent figures of the monitors": lambda run: forget_health(run, "monitors", recent={}),
     "figures that are bad": lambda run: forget_health(run, "monitors", bad={"evaluation/other": 1}),
+    "damaged samples": lambda run: run.damage.load_record({"replaced": 1, "recent": [[0, "shard-000000.tar"]]}),
     "up to where the run is good": lambda run: forget_health(run, "healthy_images", evaluation=16),
 }
 
@@ -158,7 +159,7 @@ def go_on_without_cutting_the_log(ranks: Ranks, overrides: list[str]) -> None:
     """Go on with a run whose restore forgot the length of the log."""
     from bigtrain.training.log import RunLog
 
-    RunLog.resume_at = lambda log, offset, time_before_s: None  # type: ignore[method-assign]
+    RunLog.resume_at = lambda log, *where: None  # type: ignore[method-assign]
     play(ranks, overrides)
 
 

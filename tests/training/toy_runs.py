@@ -87,7 +87,7 @@ def final_state(run_dir: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
     folder = newest_complete(run_dir / "checkpoints")
     assert folder is not None
     checkpoint = read_checkpoint(folder)
-    record = {key: checkpoint.record[key] for key in ("progress", "means", "scalers", "watch")}
+    record = {key: checkpoint.record[key] for key in ("progress", "means", "scalers", "watch", "damage")}
     return dict(checkpoint.tensors), record
 
 

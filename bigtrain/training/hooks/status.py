@@ -99,6 +99,8 @@ class Status:
             "reals_shown": run.progress.position,
             **speeds,
         }
+        if run.recipe.data.on_error == "skip":
+            figures["bad_samples"] = run.damage.replaced
         run.log.event("status", run.progress, **figures, **by_rank(ranks))
         for alarm in stragglers(ranks):
             run.log.event("alarm", run.progress, **alarm)
