@@ -6,7 +6,7 @@ shards as it reads our own. Samples stay in the order of the tars; training refu
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,7 @@ def index_folder(
         DataError: no shards, an index of shards that bigtrain wrote, a tar that is damaged or holds what no data set
             needs, a sample without its label, images of several sizes, or a folder that cannot be written.
     """
-    paths = _shards(folder)
+    paths = _unindexed(folder)
     try:
         with only_writer(folder):
             walked: list[Walked] = []
@@ -81,7 +81,21 @@ def index_folder(
         ) from error
 
 
-def _shards(folder: Path) -> list[Path]:
+def _unindexed(folder: Path) -> list[Path]:
+    if (folder / INDEX_NAME).exists() and FolderIndex.read(folder).source != SOURCE:
+        raise DataError(
+            f"{folder} has an index that was written with its shards; check it with `bigtrain shards check`, or delete "
+            f"{INDEX_NAME} to have one made from the tars alone"
+        )
+    return shard_paths(folder)
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """Return the tars of a folder by name.
+
+    Raises:
+        DataError: there are none.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name the one that holds the shards")
     paths = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
@@ -93,11 +107,6 @@ def _shards(folder: Path) -> list[Path]:
             else "; name the folder of the shards itself"
         )
         raise DataError(f"{folder} holds no *.tar{way_out}")
-    if (folder / INDEX_NAME).exists() and FolderIndex.read(folder).source != SOURCE:
-        raise DataError(
-            f"{folder} has an index that was written with its shards; check it with `bigtrain shards check`, or delete "
-            f"{INDEX_NAME} to have one made from the tars alone"
-        )
     return paths
 
 
@@ -112,7 +121,7 @@ def _write(folder: Path, walked: list[Walked], options: IndexOptions) -> IndexRe
             f"{dict(left_out)}"
         )
     header = _one_form(folder, filled)
-    classes = _classes(folder, filled, options, left_out)
+    classes = label_all(folder, filled, options, left_out)
     index = FolderIndex(
         resolution=(header.height, header.width),
         channels=header.channels,  # type: ignore[arg-type]
@@ -154,12 +163,20 @@ def _form(header: Header) -> str:
     return f"{header.width}x{header.height}x{header.channels}"
 
 
-def _classes(folder: Path, walked: list[Walked], options: IndexOptions, left_out: Counter[str]) -> tuple[str, ...]:
+def label_all(
+    folder: Path, walked: list[Walked], options: IndexOptions, left_out: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Return the classes of what was found; empty where nothing has a label.
+
+    Raises:
+        DataError: some samples have a label and others none, or labels are where nobody looked.
+    """
     labelled = [sample.label for _, sample in _samples(walked) if sample.label is not None]
     if not labelled and options.label_key is None:
-        if left_out.get("json") and not options.without_labels:
+        num_json = left_out.get("json", 0) or left_out.get(".json", 0)
+        if num_json and not options.without_labels:
             raise DataError(
-                f"{folder}: no sample has a .cls, but {left_out['json']} have a .json; say which of its keys is the "
+                f"{folder}: no sample has a .cls, but {num_json} have a .json; say which of its keys is the "
                 "label with --label-key KEY, or that there are none with --no-labels"
             )
         return ()

@@ -39,8 +39,8 @@ def read_label(data: bytes, place: str) -> RawLabel:
     except UnicodeDecodeError as error:
         raise ValueError(f"is no text ({error.reason})") from error
     if place.startswith(JSON_PREFIX):
-        return _checked(_step_into(text, place.removeprefix(JSON_PREFIX)))
-    return _checked(text.strip())
+        return checked_label(_step_into(text, place.removeprefix(JSON_PREFIX)))
+    return checked_label(text.strip())
 
 
 def _step_into(text: str, key: str) -> Any:
@@ -58,7 +58,12 @@ def _step_into(text: str, key: str) -> Any:
     return value
 
 
-def _checked(value: Any) -> RawLabel:
+def checked_label(value: Any) -> RawLabel:
+    """Return a label as it stands in a file, digits as a number.
+
+    Raises:
+        ValueError: it is none (a phrase that continues "its label ...").
+    """
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
         value = int(value[: len(str(MAX_CLASSES)) + 1])
     if isinstance(value, bool) or not isinstance(value, int | str):

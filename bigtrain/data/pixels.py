@@ -47,18 +47,23 @@ def encode(pixels: Pixels | Image.Image, image_format: str, quality: int = DEFAU
 
 
 def open_image(path: Path, channels: int, max_pixels: int) -> Image.Image:
-    """Read an image file as it is meant to be seen: turned as its EXIF says, transparency over white unless alpha is
-    kept.
+    """Read an image file as `read_image` does."""
+    return read_image(path.read_bytes(), channels, max_pixels)
+
+
+def read_image(data: bytes | Image.Image, channels: int, max_pixels: int) -> Image.Image:
+    """Read an image as it is meant to be seen: turned as its EXIF says, transparency over white unless alpha is kept.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file.
+        data: a JPEG, PNG, WebP, BMP, TIFF or GIF file, or pixels.
         channels: 1 gray, 3 RGB, 4 RGB and alpha.
         max_pixels: images that claim more are refused before anything is decompressed.
 
     Raises:
         ValueError: says why the image is refused (a phrase that continues "the image ...").
     """
-    data = path.read_bytes()
+    if isinstance(data, Image.Image):
+        return _to_channels(data, channels)
     if data.startswith(PNG_SIGNATURE) and read_header(data).bits > BYTE_BITS:
         raise ValueError(f"has more than {BYTE_BITS} bits a channel")
     try:

@@ -1,4 +1,4 @@
-"""Write and check the tar shards that training reads: digits, photos, folder, index, check.
+"""Write and check the tar shards that training reads: from folders, zips and other shards, or index those of others.
 
 Each row of `_SHARDS` is one word after `bigtrain shards`; the words are in `verbs/shard_words/`.
 """
@@ -6,11 +6,19 @@ Each row of `_SHARDS` is one word after `bigtrain shards`; the words are in `ver
 import argparse
 
 from bigtrain.verbs.shard_words.check import CHECK
-from bigtrain.verbs.shard_words.folder import FOLDER
 from bigtrain.verbs.shard_words.index import INDEX
 from bigtrain.verbs.shard_words.made import DIGITS, PHOTOS
+from bigtrain.verbs.shard_words.packing import FOLDER, RESIZE, ZIP
 
-_SHARDS = {"digits": DIGITS, "photos": PHOTOS, "folder": FOLDER, "index": INDEX, "check": CHECK}
+_SHARDS = {
+    "digits": DIGITS,
+    "photos": PHOTOS,
+    "folder": FOLDER,
+    "zip": ZIP,
+    "resize": RESIZE,
+    "index": INDEX,
+    "check": CHECK,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

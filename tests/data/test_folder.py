@@ -11,8 +11,9 @@ from PIL import Image
 from bigtrain.data.check import check_folder
 from bigtrain.data.decode import decode_into
 from bigtrain.data.disk import LOCK_NAME
-from bigtrain.data.folder import FolderOptions, find_classes, find_unlabelled, write_folder
+from bigtrain.data.folder import find_classes, find_unlabelled, write_folder
 from bigtrain.data.index import NO_LABEL, FolderIndex
+from bigtrain.data.pack import PackOptions
 from bigtrain.data.pixels import fit, open_image
 from bigtrain.data.shards import ShardSet
 from bigtrain.recipe.errors import DataError, UsageError
@@ -41,7 +42,7 @@ def contents(folder):
 
 
 def test_classes_labels_and_sizes_are_recorded_and_all_images_are_there(source, tmp_path):
-    report = write_folder(source, tmp_path / "out", FolderOptions(8, image_format="png", filter="box", shard_mb=0.02))
+    report = write_folder(source, tmp_path / "out", PackOptions(8, image_format="png", filter="box", shard_mb=0.02))
     index = FolderIndex.read(tmp_path / "out")
     assert report.index == index
     assert index.classes == CLASSES
@@ -59,7 +60,7 @@ def test_classes_labels_and_sizes_are_recorded_and_all_images_are_there(source, 
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes(source, tmp_path):
-    options = FolderOptions(8, shard_mb=0.01)
+    options = PackOptions(8, shard_mb=0.01)
     progress: list[tuple[int, int]] = []
     write_folder(source, tmp_path / "one", options, jobs=1, progress=lambda *done: progress.append(done))
     write_folder(source, tmp_path / "three", options, jobs=3)
@@ -68,8 +69,8 @@ def test_the_result_does_not_depend_on_the_number_of_processes(source, tmp_path)
 
 
 def test_samples_are_permuted_across_classes_and_by_seed(source, tmp_path):
-    write_folder(source, tmp_path / "a", FolderOptions(8, seed=0))
-    write_folder(source, tmp_path / "b", FolderOptions(8, seed=1))
+    write_folder(source, tmp_path / "a", PackOptions(8, seed=0))
+    write_folder(source, tmp_path / "b", PackOptions(8, seed=1))
     labels = [ShardSet.open(tmp_path / name).load(range(21)).label_N.tolist() for name in "ab"]
     assert labels[0] != labels[1]
     assert labels[0] != sorted(labels[0])
@@ -77,27 +78,27 @@ def test_samples_are_permuted_across_classes_and_by_seed(source, tmp_path):
 
 
 def test_files_that_cannot_be_used_stop_the_writing_and_are_named(source, tmp_path):
-    write_folder(source, tmp_path / "out", FolderOptions(8))
+    write_folder(source, tmp_path / "out", PackOptions(8))
     before = contents(tmp_path / "out")
     (source / "cat" / "broken.jpg").write_bytes((source / "cat" / "0.jpg").read_bytes()[:200])
     (source / "cat" / "text.png").write_text("hello")
     with pytest.raises(DataError, match=r"2 of 23 files cannot be used: .*(broken.jpg|text.png) .*; .* --skip-bad"):
-        write_folder(source, tmp_path / "out", FolderOptions(8))
+        write_folder(source, tmp_path / "out", PackOptions(8))
     assert contents(tmp_path / "out") == before, "the shards in force stay"
-    report = write_folder(source, tmp_path / "out", FolderOptions(8, skip_bad=True))
+    report = write_folder(source, tmp_path / "out", PackOptions(8, skip_bad=True))
     assert {rejection.path.name for rejection in report.rejections} == {"broken.jpg", "text.png"}
     assert report.index.num_samples == 21
     assert check_folder(tmp_path / "out", 8).faults == ()
 
 
 def test_small_images_are_enlarged_and_counted(source, tmp_path):
-    report = write_folder(source, tmp_path / "out", FolderOptions(16))
+    report = write_folder(source, tmp_path / "out", PackOptions(16))
     assert report.enlarged == 21
 
 
 @pytest.mark.parametrize(("image_format", "channels"), [("jpg", 1), ("png", 4), ("webp", 3), ("webp", 4)])
 def test_formats_and_channels_can_be_read_back(source, tmp_path, image_format, channels):
-    write_folder(source, tmp_path / "out", FolderOptions(8, image_format=image_format, channels=channels))
+    write_folder(source, tmp_path / "out", PackOptions(8, image_format=image_format, channels=channels))
     shards = ShardSet.open(tmp_path / "out")
     assert shards.load(shards.numbers()).image_NCHW.shape == (21, channels, 8, 8)
 
@@ -105,7 +106,7 @@ def test_formats_and_channels_can_be_read_back(source, tmp_path, image_format, c
 @pytest.mark.parametrize(("image_format", "channels"), [("jpg", 4), ("webp", 1)])
 def test_a_format_that_cannot_hold_the_channels_is_refused(source, tmp_path, image_format, channels):
     with pytest.raises(UsageError, match=f"--format {image_format} cannot hold {channels} channels .* --format png"):
-        write_folder(source, tmp_path / "out", FolderOptions(8, image_format=image_format, channels=channels))
+        write_folder(source, tmp_path / "out", PackOptions(8, image_format=image_format, channels=channels))
 
 
 def test_wrong_folders_are_refused_with_the_way_out(source, tmp_path):
@@ -128,7 +129,7 @@ def test_a_source_without_labels_must_hold_images(source, tmp_path):
     (tmp_path / "bare" / "below").mkdir(parents=True)
     (tmp_path / "bare" / "below" / "notes.txt").write_text("no image")
     with pytest.raises(DataError, match=r"bare and its 1 sub-folders hold no image.*\.png.* among 1 files; name the"):
-        write_folder(tmp_path / "bare", tmp_path / "out", FolderOptions(8, labels="none"))
+        write_folder(tmp_path / "bare", tmp_path / "out", PackOptions(8), labels="none")
     assert not (tmp_path / "out").exists()
     (source / "empty").mkdir()
     assert len(find_unlabelled(source).sources) == 21
@@ -139,7 +140,7 @@ def test_without_labels_images_of_all_depths_are_stored_and_no_class(source, tmp
     paint(source / "fish" / "deep" / "er" / "0.png", 2)
     paint(source / ".trash" / "0.png", 3)
     (source / "readme.md").write_text("no image")
-    report = write_folder(source, tmp_path / "out", FolderOptions(8, image_format="png", labels="none", shard_mb=0.02))
+    report = write_folder(source, tmp_path / "out", PackOptions(8, image_format="png", shard_mb=0.02), labels="none")
     index = FolderIndex.read(tmp_path / "out")
     assert report.index == index
     assert (index.classes, index.spec.num_classes, index.num_samples) == ((), 0, 23)
@@ -161,11 +162,11 @@ def test_without_labels_images_of_all_depths_are_stored_and_no_class(source, tmp
 
 def test_without_labels_the_order_is_the_seeds_alone(source, tmp_path):
     """That of the same folder with its classes, for any number of processes, and another one for another seed."""
-    options = FolderOptions(8, image_format="png", shard_mb=0.02)
+    options = PackOptions(8, image_format="png", shard_mb=0.02)
     write_folder(source, tmp_path / "classes", options)
-    write_folder(source, tmp_path / "one", replace(options, labels="none"), jobs=1)
-    write_folder(source, tmp_path / "three", replace(options, labels="none"), jobs=3)
-    write_folder(source, tmp_path / "other", replace(options, labels="none", seed=1))
+    write_folder(source, tmp_path / "one", options, jobs=1, labels="none")
+    write_folder(source, tmp_path / "three", options, jobs=3, labels="none")
+    write_folder(source, tmp_path / "other", replace(options, seed=1), labels="none")
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
     images = {name: ShardSet.open(tmp_path / name).load(range(21)).image_NCHW for name in ("classes", "one", "other")}
     assert np.array_equal(images["one"], images["classes"])
@@ -175,16 +176,16 @@ def test_without_labels_the_order_is_the_seeds_alone(source, tmp_path):
 
 
 def test_without_labels_a_bad_file_leaves_the_shards_in_force_and_a_second_try_replaces_them(source, tmp_path):
-    write_folder(source, tmp_path / "out", FolderOptions(8))
+    write_folder(source, tmp_path / "out", PackOptions(8))
     before = contents(tmp_path / "out")
     (source / "broken.png").write_text("hello")
-    options = FolderOptions(8, labels="none")
+    options = PackOptions(8)
     with pytest.raises(DataError, match=r"1 of 22 files cannot be used: .*broken.png"):
-        write_folder(source, tmp_path / "out", options)
+        write_folder(source, tmp_path / "out", options, labels="none")
     assert contents(tmp_path / "out") == before
     (source / "broken.png").unlink()
-    write_folder(source, tmp_path / "out", options)
-    write_folder(source, tmp_path / "fresh", options)
+    write_folder(source, tmp_path / "out", options, labels="none")
+    write_folder(source, tmp_path / "fresh", options, labels="none")
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
@@ -247,7 +248,7 @@ def test_jpeg_keeps_colour_at_full_resolution(tmp_path):
     stripes[:, 1::2] = (0, 0, 255)
     (tmp_path / "source" / "a").mkdir(parents=True)
     Image.fromarray(stripes).save(tmp_path / "source" / "a" / "0.png")
-    write_folder(tmp_path / "source", tmp_path / "out", FolderOptions(16))
+    write_folder(tmp_path / "source", tmp_path / "out", PackOptions(16))
     shards = ShardSet.open(tmp_path / "out")
     out_HWC = np.empty((16, 16, 3), np.uint8)
     decode_into(shards.read(0)[0], shards.spec, out_HWC)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from bigtrain.data.folder import FolderOptions, write_folder
+from bigtrain.data.folder import write_folder
+from bigtrain.data.pack import PackOptions
 from bigtrain.engine.checkpoints.files import committed, folder_name
 from bigtrain.engine.processes.launch import start
 from bigtrain.engine.processes.preemption import Preemption
@@ -85,7 +86,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = torch.tensor(bunch.images[:200] * 15, dtype=torch.uint8)[:, None]
     names = [f"{label}/{number}" for number, label in enumerate(bunch.target[:200])]
     save_folder(folder / "images", small.repeat_interleave(4, 2).repeat_interleave(4, 3), names)
-    write_folder(folder / "images", folder / "shards", FolderOptions(side=32, channels=1, image_format="png"))
+    write_folder(folder / "images", folder / "shards", PackOptions(side=32, channels=1, image_format="png"))
     return folder / "shards"
 
 

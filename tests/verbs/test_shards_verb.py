@@ -1,5 +1,7 @@
 """`bigtrain shards` as it is typed."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +94,21 @@ def test_photos_then_check(tmp_path, capsys):
     assert "no fault" in said
 
 
+def test_zip_then_resize(source, tmp_path, capsys):
+    shutil.make_archive(str(tmp_path / "all"), "zip", source)
+    words = ["--jobs", "1", "--format", "png"]
+    zipped, out = str(tmp_path / "all.zip"), str(tmp_path / "out")
+    assert main(["shards", "zip", zipped, out, "--size", "16", "--labels", "folders", *words]) == 0
+    said = capsys.readouterr().out
+    assert "12 images of 16x16x3 (png), 2 classes" in said
+    assert "samples a class: cat 6, dog 6" in said
+    assert main(["shards", "resize", out, out, "--size", "8", *words]) == 2
+    assert "write into another folder" in capsys.readouterr().err
+    assert main(["shards", "resize", out, str(tmp_path / "small"), "--size", "8", *words]) == 0
+    assert "12 images of 8x8x3 (png), 2 classes" in capsys.readouterr().out
+    assert main(["shards", "check", str(tmp_path / "small"), "--jobs", "1"]) == 0
+
+
 def test_index_of_shards_without_one_then_check(tmp_path, capsys):
     make_shards(tmp_path, [5, 5])
     (tmp_path / "index.json").unlink()
@@ -138,7 +155,7 @@ def test_wrong_options_of_photos_are_one_sentence_and_status_2(tmp_path, capsys,
         (["--size", "8", "--jobs", "0"], "--jobs is 0"),
         (["--size", "8", "--max-pixels", "many"], "--max-pixels is 'many': not a whole count"),
         (["--size", "8", "--fit", "stretch"], "invalid choice: 'stretch'"),
-        (["--size", "8", "--labels", "names"], "invalid choice: 'names'"),
+        (["--size", "8", "--labels", "names"], "--labels is 'names'; choose one of folders, none, csv:FILE, json:FILE"),
         ([], "--size"),
     ],
 )

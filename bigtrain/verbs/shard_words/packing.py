@@ -1,0 +1,169 @@
+"""Shards made of images that lie on disk: `bigtrain shards folder`, `zip`, `resize`.
+
+They differ in where images are found; how images become samples is the same for all of them.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bigtrain.cli import say
+from bigtrain.data import folder as folders
+from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format
+from bigtrain.data.pixels import FILTERS, FITS, FORMAT_CHANNELS, MODES
+from bigtrain.data.sources import archive
+from bigtrain.data.sources.found import Found
+from bigtrain.data.sources.tars import find_shards
+from bigtrain.data.walk import IndexOptions
+from bigtrain.recipe.errors import UsageError
+from bigtrain.verbs.shard_words.arguments import (
+    LARGEST_QUALITY,
+    Word,
+    at_least_one,
+    classes_line,
+    count,
+    jobs_argument,
+    max_pixels_argument,
+    mover,
+    positive,
+    quality_argument,
+    summary,
+)
+
+Finder = Callable[[argparse.Namespace], Found]
+LISTED_REJECTIONS = 20
+
+
+def form_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how images become samples."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write the shards into")
+    parser.add_argument("--size", type=int, required=True, metavar="PIXELS", help="side of the stored images")
+    parser.add_argument(
+        "--fit", choices=list(FITS), default="crop", help="crop the centre, pad with black, or squash (crop)"
+    )
+    parser.add_argument(
+        "--filter", choices=list(FILTERS), default="lanczos", help="resampling filter, recorded in the index (lanczos)"
+    )
+    parser.add_argument(
+        "--format", choices=list(FORMAT_CHANNELS), default="jpg", help="how images are stored; png is lossless (jpg)"
+    )
+    quality_argument(parser)
+    parser.add_argument(
+        "--channels", type=int, choices=list(MODES), default=3, help="1 gray, 3 RGB, 4 RGB and alpha (3)"
+    )
+    parser.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard, about (256)")
+    jobs_argument(parser)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order in the shards (0)")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out files that cannot be used instead of stopping"
+    )
+    max_pixels_argument(parser)
+
+
+def pack_options(arguments: argparse.Namespace) -> PackOptions:
+    """Return how images become samples.
+
+    Raises:
+        UsageError: a value is outside its range, or the format cannot hold the channels.
+    """
+    options = PackOptions(
+        side=at_least_one("--size", arguments.size),
+        fit=arguments.fit,
+        filter=arguments.filter,
+        image_format=arguments.format,
+        quality=at_least_one("--quality", arguments.quality, LARGEST_QUALITY),
+        channels=arguments.channels,
+        shard_mb=positive("--shard-mb", arguments.shard_mb),
+        seed=arguments.seed,
+        skip_bad=arguments.skip_bad,
+        max_pixels=count("--max-pixels", arguments.max_pixels),
+    )
+    refuse_format(options)
+    return options
+
+
+def run_packing(finder: Finder, arguments: argparse.Namespace) -> int:
+    """Find images, write them as shards, and say what became of them."""
+    options = pack_options(arguments)
+    jobs = at_least_one("--jobs", arguments.jobs)
+    found = finder(arguments)
+    with tqdm(unit=" images", disable=None) as bar:
+        report = pack(found, arguments.dir, options, jobs, mover(bar))
+    _tell(arguments.dir, options, report)
+    return 0
+
+
+def _tell(folder: Path, options: PackOptions, report: PackReport) -> None:
+    say(summary(folder, report.index))
+    say(classes_line(report.index))
+    if report.enlarged:
+        say(f"{report.enlarged} images were smaller than {options.side} pixels and have been enlarged")
+    if report.other_files:
+        kinds = [f"{number} {suffix or 'without suffix'}" for suffix, number in sorted(report.other_files.items())]
+        say(f"left out, since they are no images: {', '.join(kinds)}")
+    for note in report.notes:
+        say(f"note: {note}")
+    for rejection in report.rejections[:LISTED_REJECTIONS]:
+        say(f"left out: {rejection.path} {rejection.reason}")
+    if len(report.rejections) > LISTED_REJECTIONS:
+        say(f"left out: {len(report.rejections) - LISTED_REJECTIONS} more files that cannot be used")
+
+
+def _word(text: str, source: Callable[[argparse.ArgumentParser], None], finder: Finder) -> Word:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        source(parser)
+        form_arguments(parser)
+
+    return Word(text, add_arguments, lambda arguments: run_packing(finder, arguments))
+
+
+def _folder_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder of images, one sub-folder for each class")
+    parser.add_argument(
+        "--labels",
+        default="folders",
+        metavar="WHERE",
+        help="folders: sub-folders are classes; none: no classes, images in SRC and below it; csv:FILE or json:FILE: "
+        "names and labels (folders)",
+    )
+
+
+def _find_folder(arguments: argparse.Namespace) -> Found:
+    return folders.find(arguments.src, arguments.labels)
+
+
+def _zip_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, metavar="SRC", help="zip file of images")
+    parser.add_argument(
+        "--labels",
+        default="dataset",
+        metavar="WHERE",
+        help="dataset: of dataset.json, if the zip has one; folders: folders are classes; none; csv:FILE or json:FILE: "
+        "names and labels (dataset)",
+    )
+
+
+def _find_zip(arguments: argparse.Namespace) -> Found:
+    return archive.find_zip(arguments.src, arguments.labels)
+
+
+def _resize_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder of shards, with an index or without")
+    parser.add_argument("--label-key", metavar="KEY", help="key of the label in .json members (labels are in .cls)")
+    parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
+
+
+def _find_shards(arguments: argparse.Namespace) -> Found:
+    if arguments.src.resolve() == arguments.dir.resolve():
+        raise UsageError(f"SRC and DIR are both {arguments.src}; write into another folder")
+    options = IndexOptions(
+        arguments.label_key, arguments.no_labels, max_pixels=count("--max-pixels", arguments.max_pixels)
+    )
+    return find_shards(arguments.src, options, arguments.jobs)
+
+
+FOLDER = _word("Write a folder of images, with or without classes, as shards.", _folder_source, _find_folder)
+ZIP = _word("Write a zip of images, with the labels of its dataset.json, as shards.", _zip_source, _find_zip)
+RESIZE = _word("Write the images of shards as shards of another size or form.", _resize_source, _find_shards)
