@@ -3,15 +3,19 @@
 What goes into which shard is fixed before any process starts: images permuted by the seed, and cut by count.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
+from bigtrain.data.finished import Note, note_path, plan_hash, remove_other_plans, take_up, write_note
 from bigtrain.data.index import FolderIndex
 from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, encode, fit, read_image
 from bigtrain.data.process import run_jobs
@@ -24,6 +28,9 @@ PROBED_IMAGES = 64  # encoded once more beforehand to learn the mean size
 TAR_OVERHEAD_BYTES = 2048  # two headers, a label and padding
 MEGABYTE = 1_000_000
 NAMED_REJECTIONS = 5  # in the message
+DIGEST_BYTES = 16
+DIGESTED_TOGETHER = 64  # images handed to a process at once
+_END = Source(Path(), 0, ("end of a shard",))  # cuts are part of a plan
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class PackOptions:
     seed: int = 0
     skip_bad: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    duplicates: str = "keep"
+    """Whether images of equal content are all kept, or dropped but for the first; either way they are reported."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,15 @@ class Rejection:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """An image and the first one of the same content."""
+
+    path: Path
+    first: Path
+    same_label: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,12 @@ class PackReport:
     """Files that are no images, by suffix."""
     notes: tuple[str, ...] = ()
     """Sentences about the source that the user should read."""
+    duplicates: tuple[Duplicate, ...] = ()
+    """Images whose content an earlier one has."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Sources of each size, as "640x480"."""
+    taken_up: int = 0
+    """Shards that an earlier packing, which was killed, had finished."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +98,8 @@ class _Job:
 @dataclass(frozen=True)
 class _Done:
     shard: WrittenShard
-    rejections: tuple[Rejection, ...]
-    enlarged: int
+    note: Note
+    taken_up: bool
 
 
 def refuse_format(options: PackOptions) -> None:
@@ -112,18 +136,76 @@ def pack(
         UsageError: the format cannot hold the channels.
     """
     refuse_format(options)
+    dropped: tuple[Duplicate, ...] = ()
+    if options.duplicates == "drop":
+        found, dropped = without_duplicates(found, jobs)
     plan = _plan(found, options)
+    facts = replace(options, skip_bad=False, duplicates="keep"), found.classes, found.kind
+    name = plan_hash(facts, (source for job in plan for source in (*job.sources, _END)))
     with writing(folder):
+        remove_other_plans(folder, name)
         done: list[_Done] = []
-        for result in run_jobs(partial(_write_one, folder, options, found.open), plan, jobs):
+        for result in run_jobs(partial(_write_one, folder, options, found.open, name), plan, jobs):
             done.append(result)
             if progress:
                 progress(sum(len(job.sources) for job in plan[: len(done)]), len(found.sources))
-        rejections = tuple(rejection for result in done for rejection in result.rejections)
+        rejections = tuple(Rejection(Path(path), reason) for one in done for path, reason in one.note.rejections)
         if rejections and (not options.skip_bad or len(rejections) == len(found.sources)):
             raise DataError(_rejected(rejections, len(found.sources)))
         index = commit(folder, _index(options, found), [result.shard for result in done])
-    return PackReport(index, rejections, sum(result.enlarged for result in done), found.other_files, found.notes)
+    sizes: Counter[str] = Counter()
+    for one in done:
+        sizes.update(one.note.sizes)
+    return PackReport(
+        index,
+        rejections,
+        sum(one.note.enlarged for one in done),
+        found.other_files,
+        found.notes,
+        dropped or _duplicates(plan, done),
+        dict(sizes),
+        sum(one.taken_up for one in done),
+    )
+
+
+def _duplicates(plan: list[_Job], done: list[_Done]) -> tuple[Duplicate, ...]:
+    pairs = [
+        (source, digest)
+        for job, one in zip(plan, done, strict=True)
+        for source, digest in zip(job.sources, one.note.digests, strict=True)
+    ]
+    return find_duplicates(sorted(pairs, key=lambda pair: str(pair[0].path)))
+
+
+def find_duplicates(pairs: Iterable[tuple[Source, str]]) -> tuple[Duplicate, ...]:
+    """Return every source whose digest an earlier one has; an empty digest equals none."""
+    first: dict[str, Source] = {}
+    found = []
+    for source, digest in pairs:
+        earlier = first.setdefault(digest, source)
+        if digest and earlier is not source:
+            found.append(Duplicate(source.path, earlier.path, earlier.label == source.label))
+    return tuple(found)
+
+
+def without_duplicates(found: Found, jobs: int) -> tuple[Found, tuple[Duplicate, ...]]:
+    """Read every source once and return the first of each content, and the others."""
+    digests = list(run_jobs(partial(_digest_of, found.open), found.sources, jobs, chunk=DIGESTED_TOGETHER))
+    dropped = find_duplicates(zip(found.sources, digests, strict=True))
+    gone = {duplicate.path for duplicate in dropped}
+    return replace(found, sources=[source for source in found.sources if source.path not in gone]), dropped
+
+
+def _digest_of(opener: Opener, source: Source) -> str:
+    try:
+        return _digest(opener(source))
+    except (ValueError, OSError):
+        return ""  # reported with its reason when its shard is written
+
+
+def _digest(data: bytes | Image.Image) -> str:
+    content = data if isinstance(data, bytes) else f"{data.mode} {data.size} ".encode() + data.tobytes()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def _plan(found: Found, options: PackOptions) -> list[_Job]:
@@ -142,37 +224,54 @@ def _mean_bytes(probes: list[Source], opener: Opener, options: PackOptions) -> f
     sizes = []
     for probe in probes:
         try:
-            sizes.append(len(_encode(probe, opener, options)[0]))
-        except ValueError:
+            sizes.append(len(_encode(opener(probe), options)[0]))
+        except (ValueError, OSError):
             continue  # reported with its reason when its shard is written
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _encode(source: Source, opener: Opener, options: PackOptions) -> tuple[bytes, bool]:
-    image = read_image(opener(source), options.channels, options.max_pixels)
-    enlarged = min(image.size) < options.side
-    return encode(
-        fit(image, options.side, options.fit, options.filter), options.image_format, options.quality
-    ), enlarged
+def _encode(data: bytes | Image.Image, options: PackOptions) -> tuple[bytes, tuple[int, int]]:
+    """Return the sample and the width and height of its source."""
+    image = read_image(data, options.channels, options.max_pixels)
+    fitted = fit(image, options.side, options.fit, options.filter)
+    return encode(fitted, options.image_format, options.quality), image.size
 
 
-def _write_one(folder: Path, options: PackOptions, opener: Opener, job: _Job) -> _Done:
-    rejections: list[Rejection] = []
-    enlarged: list[Path] = []
+def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, job: _Job) -> _Done:
+    earlier = take_up(folder, plan, job.number)
+    if earlier is not None:
+        return _Done(*earlier, taken_up=True)
+    rejections: list[tuple[str, str]] = []
+    labels: list[int] = []
+    digests: list[str] = []
+    sizes: Counter[tuple[int, int]] = Counter()
 
     def samples() -> Iterator[Encoded]:
         for source in job.sources:
+            digests.append("")
             try:
-                data, was_enlarged = _encode(source, opener, options)
-            except ValueError as error:
-                rejections.append(Rejection(source.path, str(error)))
+                content = opener(source)
+                data, size = _encode(content, options)
+            except (ValueError, OSError) as error:
+                rejections.append((str(source.path), str(error)))
                 continue
-            if was_enlarged:
-                enlarged.append(source.path)
+            digests[-1] = _digest(content)
+            sizes[size] += 1
+            labels.append(source.label)
             yield Encoded(data, source.label)
 
-    shard = write_shard(folder, job.number, job.first_key, options.image_format, samples())
-    return _Done(shard, tuple(rejections), len(enlarged))
+    shard = write_shard(folder, job.number, job.first_key, options.image_format, samples(), f"{plan}-")
+    note = Note(
+        bytes=shard.bytes,
+        sha256=shard.sha256,
+        labels=tuple(labels),
+        rejections=tuple(rejections),
+        digests=tuple(digests),
+        sizes={f"{width}x{height}": number for (width, height), number in sizes.items()},
+        enlarged=sum(number for size, number in sizes.items() if min(size) < options.side),
+    )
+    write_note(note_path(folder, plan, job.number), note)
+    return _Done(shard, note, taken_up=False)
 
 
 def _index(options: PackOptions, found: Found) -> FolderIndex:

@@ -42,15 +42,16 @@ def _end_later(number: int, frame: FrameType | None) -> None:
     signal.alarm(TERM_GRACE_S)
 
 
-def run_jobs(job: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
-    """Yield the result of each item in order, computed by `jobs` processes (1: by this one)."""
+def run_jobs(job: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int = 1) -> Iterator[Result]:
+    """Yield the result of each item in order, computed by `jobs` processes (1: by this one),
+    `chunk` items handed over at once."""
     if jobs <= 1 or len(items) <= 1:
         yield from map(job, items)
         return
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(jobs, len(items)), context, FollowParent(os.getpid())) as pool:
         try:
-            yield from pool.map(job, items)
+            yield from pool.map(job, items, chunksize=chunk)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

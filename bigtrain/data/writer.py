@@ -48,27 +48,36 @@ class WrittenShard:
 def writing(folder: Path) -> Iterator[None]:
     """Hold `folder` for writing shards; at its end what is left aside goes, by a killed writer before it too.
 
+    A user's interruption leaves it, as a kill does, for `bigtrain.data.finished`.
+
     Raises:
         DataError: another process writes there.
     """
     with only_writer(folder):
         try:
             yield
-        finally:
+        except KeyboardInterrupt:
+            raise  # finished shards stay aside and are taken up again
+        except BaseException:
             _remove(folder.glob(ASIDE + "*"))
+            raise
+        _remove(folder.glob(ASIDE + "*"))
 
 
-def write_shard(folder: Path, number: int, first_key: int, extension: str, samples: Iterable[Encoded]) -> WrittenShard:
+def write_shard(
+    folder: Path, number: int, first_key: int, extension: str, samples: Iterable[Encoded], stem: str = ""
+) -> WrittenShard:
     """Write one shard aside, fsynced, and index it from what lies on disk.
 
     Args:
         folder: where the data set will be.
         number: the shard's place in the data set.
+        stem: begins the shard's name while it lies aside.
         first_key: number of its first sample, which names it.
         extension: "jpg", "png" or "webp".
         samples: what to store, in order.
     """
-    path = folder / f"{ASIDE}{number:06d}.tar"
+    path = folder / f"{ASIDE}{stem}{number:06d}.tar"
     labels: list[int] = []
     with path.open("wb") as stream:
         with webdataset.ShardWriter(

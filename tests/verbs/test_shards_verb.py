@@ -94,6 +94,22 @@ def test_photos_then_check(tmp_path, capsys):
     assert "no fault" in said
 
 
+def test_the_closing_table_counts_images_sizes_duplicates_and_rejections(source, tmp_path, capsys):
+    shutil.copy(source / "cat" / "0.png", source / "dog" / "copy.png")
+    (source / "cat" / "bad.jpg").write_bytes(b"no image")
+    Image.new("RGB", (5, 9)).save(source / "cat" / "small.png")
+    words = ["--size", "16", "--jobs", "1", "--skip-bad"]
+    assert main(["shards", "folder", str(source), str(tmp_path / "out"), *words, "--duplicates", "drop"]) == 0
+    said = capsys.readouterr().out
+    assert "images        13 of 14" in said
+    assert "source sizes  30x20 (12), 5x9 (1)" in said
+    assert "enlarged      1 images were smaller than 16 pixels" in said
+    assert "duplicates    1 (left out), such as" in said
+    assert "1 have another label than the first" in said
+    assert "rejected      1: the image cannot be decoded" in said
+    assert "samples a class: cat 7, dog 6" in said
+
+
 def test_zip_then_resize(source, tmp_path, capsys):
     shutil.make_archive(str(tmp_path / "all"), "zip", source)
     words = ["--jobs", "1", "--format", "png"]

@@ -4,7 +4,8 @@ They differ in where images are found; how images become samples is the same for
 """
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -34,6 +35,8 @@ from bigtrain.verbs.shard_words.arguments import (
 
 Finder = Callable[[argparse.Namespace], Found]
 LISTED_REJECTIONS = 20
+LISTED_REASONS = 5
+LISTED_SIZES = 4
 
 
 def form_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +62,12 @@ def form_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out files that cannot be used instead of stopping"
     )
+    parser.add_argument(
+        "--duplicates",
+        choices=["keep", "drop"],
+        default="keep",
+        help="what becomes of images whose file another one equals; they are counted either way (keep)",
+    )
     max_pixels_argument(parser)
 
 
@@ -79,6 +88,7 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         seed=arguments.seed,
         skip_bad=arguments.skip_bad,
         max_pixels=count("--max-pixels", arguments.max_pixels),
+        duplicates=arguments.duplicates,
     )
     refuse_format(options)
     return options
@@ -96,19 +106,43 @@ def run_packing(finder: Finder, arguments: argparse.Namespace) -> int:
 
 
 def _tell(folder: Path, options: PackOptions, report: PackReport) -> None:
-    say(summary(folder, report.index))
-    say(classes_line(report.index))
-    if report.enlarged:
-        say(f"{report.enlarged} images were smaller than {options.side} pixels and have been enlarged")
-    if report.other_files:
-        kinds = [f"{number} {suffix or 'without suffix'}" for suffix, number in sorted(report.other_files.items())]
-        say(f"left out, since they are no images: {', '.join(kinds)}")
-    for note in report.notes:
-        say(f"note: {note}")
+    if report.taken_up:
+        say(f"{report.taken_up} shards were finished by an earlier run and have been taken up")
     for rejection in report.rejections[:LISTED_REJECTIONS]:
         say(f"left out: {rejection.path} {rejection.reason}")
     if len(report.rejections) > LISTED_REJECTIONS:
         say(f"left out: {len(report.rejections) - LISTED_REJECTIONS} more files that cannot be used")
+    for note in report.notes:
+        say(f"note: {note}")
+    for name, value in _table(options, report):
+        say(f"{name:<13} {value}")
+    say(summary(folder, report.index))
+    say(classes_line(report.index))
+
+
+def _table(options: PackOptions, report: PackReport) -> Iterator[tuple[str, str]]:
+    index = report.index
+    yield "images", f"{index.num_samples} of {index.num_samples + len(report.rejections)}"
+    common = Counter(report.sizes).most_common(LISTED_SIZES)
+    more = f" and {len(report.sizes) - LISTED_SIZES} other sizes" if len(report.sizes) > LISTED_SIZES else ""
+    yield "source sizes", ", ".join(f"{size} ({number})" for size, number in common) + more
+    if report.enlarged:
+        yield "enlarged", f"{report.enlarged} images were smaller than {options.side} pixels"
+    if report.duplicates:
+        one = report.duplicates[0]
+        done = "left out" if options.duplicates == "drop" else "kept; --duplicates drop leaves them out"
+        torn = sum(not duplicate.same_label for duplicate in report.duplicates)
+        yield (
+            "duplicates",
+            f"{len(report.duplicates)} ({done}), such as {one.path}, which equals {one.first}"
+            + (f"; {torn} have another label than the first" if torn else ""),
+        )
+    for reason, number in Counter(rejection.reason for rejection in report.rejections).most_common(LISTED_REASONS):
+        yield "rejected", f"{number}: the image {reason}"
+    if report.other_files:
+        kinds = [f"{number} {suffix or 'without suffix'}" for suffix, number in sorted(report.other_files.items())]
+        yield "no images", ", ".join(kinds)
+    yield "bytes", f"{sum(entry.bytes for entry in index.shards)} in {len(index.shards)} shards"
 
 
 def _word(text: str, source: Callable[[argparse.ArgumentParser], None], finder: Finder) -> Word:
