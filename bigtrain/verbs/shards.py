@@ -1,4 +1,4 @@
-"""Write and check the tar shards that training reads: from folders, zips and other shards, or index those of others.
+"""Write and check the tar shards that training reads, from folders, zips, tables and other shards, or index others'.
 
 Each row of `_SHARDS` is one word after `bigtrain shards`; the words are in `verbs/shard_words/`.
 """
@@ -8,7 +8,7 @@ import argparse
 from bigtrain.verbs.shard_words.check import CHECK
 from bigtrain.verbs.shard_words.index import INDEX
 from bigtrain.verbs.shard_words.made import DIGITS, PHOTOS
-from bigtrain.verbs.shard_words.packing import FOLDER, RESIZE, ZIP
+from bigtrain.verbs.shard_words.packing import FOLDER, RESIZE, TABLE, TORCHVISION, ZIP
 
 _SHARDS = {
     "digits": DIGITS,
@@ -16,6 +16,8 @@ _SHARDS = {
     "folder": FOLDER,
     "zip": ZIP,
     "resize": RESIZE,
+    "torchvision": TORCHVISION,
+    "table": TABLE,
     "index": INDEX,
     "check": CHECK,
 }

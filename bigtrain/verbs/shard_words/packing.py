@@ -1,4 +1,4 @@
-"""Shards made of images that lie on disk: `bigtrain shards folder`, `zip`, `resize`.
+"""Shards made of images that lie on disk: `bigtrain shards folder`, `zip`, `resize`, `torchvision`, `table`.
 
 They differ in where images are found; how images become samples is the same for all of them.
 """
@@ -6,6 +6,7 @@ They differ in where images are found; how images become samples is the same for
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +17,8 @@ from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format
 from bigtrain.data.pixels import FILTERS, FITS, FORMAT_CHANNELS, MODES
 from bigtrain.data.sources import archive
 from bigtrain.data.sources.found import Found
+from bigtrain.data.sources.packaged import PACKAGED, SPLITS, find_packaged
+from bigtrain.data.sources.tables import TableOptions, found_in_tables
 from bigtrain.data.sources.tars import find_shards
 from bigtrain.data.walk import IndexOptions
 from bigtrain.recipe.errors import UsageError
@@ -33,7 +36,7 @@ from bigtrain.verbs.shard_words.arguments import (
     summary,
 )
 
-Finder = Callable[[argparse.Namespace], Found]
+Finder = Callable[[argparse.Namespace], AbstractContextManager[Found]]
 LISTED_REJECTIONS = 20
 LISTED_REASONS = 5
 LISTED_SIZES = 4
@@ -98,8 +101,7 @@ def run_packing(finder: Finder, arguments: argparse.Namespace) -> int:
     """Find images, write them as shards, and say what became of them."""
     options = pack_options(arguments)
     jobs = at_least_one("--jobs", arguments.jobs)
-    found = finder(arguments)
-    with tqdm(unit=" images", disable=None) as bar:
+    with finder(arguments) as found, tqdm(unit=" images", disable=None) as bar:
         report = pack(found, arguments.dir, options, jobs, mover(bar))
     _tell(arguments.dir, options, report)
     return 0
@@ -164,8 +166,8 @@ def _folder_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _find_folder(arguments: argparse.Namespace) -> Found:
-    return folders.find(arguments.src, arguments.labels)
+def _find_folder(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
+    return nullcontext(folders.find(arguments.src, arguments.labels))
 
 
 def _zip_source(parser: argparse.ArgumentParser) -> None:
@@ -179,8 +181,8 @@ def _zip_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _find_zip(arguments: argparse.Namespace) -> Found:
-    return archive.find_zip(arguments.src, arguments.labels)
+def _find_zip(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
+    return nullcontext(archive.find_zip(arguments.src, arguments.labels))
 
 
 def _resize_source(parser: argparse.ArgumentParser) -> None:
@@ -189,15 +191,41 @@ def _resize_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
 
 
-def _find_shards(arguments: argparse.Namespace) -> Found:
+def _find_shards(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
     if arguments.src.resolve() == arguments.dir.resolve():
         raise UsageError(f"SRC and DIR are both {arguments.src}; write into another folder")
     options = IndexOptions(
         arguments.label_key, arguments.no_labels, max_pixels=count("--max-pixels", arguments.max_pixels)
     )
-    return find_shards(arguments.src, options, arguments.jobs)
+    return nullcontext(find_shards(arguments.src, options, arguments.jobs))
+
+
+def _torchvision_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", choices=list(PACKAGED), help=", ".join(PACKAGED))
+    parser.add_argument(
+        "root", type=Path, metavar="ROOT", help="folder that torchvision calls root; nothing is downloaded"
+    )
+    parser.add_argument("--split", choices=list(SPLITS), default="train", help="part of the data set (train)")
+
+
+def _find_packaged(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
+    return nullcontext(find_packaged(arguments.name, arguments.root, arguments.split))
+
+
+def _table_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, metavar="SRC", help="Parquet or Arrow file, or a folder of them")
+    parser.add_argument("--image-column", metavar="NAME", help="column of images (the only one that can hold them)")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="column of labels (label)")
+    parser.add_argument("--no-labels", action="store_true", help="ignore labels")
+
+
+def _find_tables(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
+    label = None if arguments.no_labels else arguments.label_column
+    return found_in_tables(arguments.src, arguments.dir, TableOptions(arguments.image_column, label))
 
 
 FOLDER = _word("Write a folder of images, with or without classes, as shards.", _folder_source, _find_folder)
 ZIP = _word("Write a zip of images, with the labels of its dataset.json, as shards.", _zip_source, _find_zip)
 RESIZE = _word("Write the images of shards as shards of another size or form.", _resize_source, _find_shards)
+TORCHVISION = _word("Write a data set that torchvision reads from disk as shards.", _torchvision_source, _find_packaged)
+TABLE = _word("Write images in Parquet or Arrow files as shards.", _table_source, _find_tables)
