@@ -244,9 +244,17 @@ def map_rows(path: Path, entry: ShardEntry) -> Rows:
         raise DataError(
             f"{path} is damaged: sha256 {digest[:12]} where index.json says {entry.index_sha256[:12]}; {way_out}"
         )
-    rows: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    if rows.shape != (entry.samples,) or rows.dtype.names != row_type(1).names:
+    try:
+        rows: Rows = np.lib.format.open_memmap(path, mode="r")  # unpickles nothing
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} holds no rows ({' '.join(str(error).split())}); {way_out}") from error
+    is_sound = rows.dtype.names == row_type(1).names and rows.dtype == row_type(rows.dtype["key"].itemsize)
+    if rows.shape != (entry.samples,) or not is_sound:
         raise DataError(f"{path} holds {rows.shape} rows of {rows.dtype}, not {entry.samples} samples; {way_out}")
+    offset_N, size_N = rows["offset"], rows["size"]
+    outside = (offset_N < 0) | (size_N < 0) | (size_N > entry.bytes) | (offset_N > entry.bytes - size_N)
+    if outside.any():
+        raise DataError(f"{path} places sample {int(outside.argmax())} outside of shard {entry.name}; {way_out}")
     return rows
 
 

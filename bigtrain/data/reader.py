@@ -119,15 +119,16 @@ class ShardReader:
         if opened.descriptor is None:
             opened.descriptor = self.files.open(shard)
         offset, size, crc32, label, key = opened.rows[row].item()
+        shown = key.decode(errors="backslashreplace")
         name = self.index.shards[shard].name
         try:
             data = os.pread(opened.descriptor, size, offset)
         except OSError as error:
-            place = Sample(b"", label, name, key.decode(), offset).place
+            place = Sample(b"", label, name, shown, offset).place
             raise DamagedError(
                 f"{place} in {where} cannot be read ({error.strerror}); mend the disk or copy the shard again"
             ) from error
-        sample = Sample(data, label, name, key.decode(), offset)
+        sample = Sample(data, label, name, shown, offset)
         if len(data) != size:
             raise BadSampleError(sample, where, f" is cut short: {len(data)} of {size} bytes", COPY_AGAIN)
         found = zlib.crc32(data)

@@ -51,11 +51,11 @@ def test_good_shards_have_no_fault(folder):
     assert not report.is_sorted
 
 
-def test_300_flipped_bits_are_all_found(folder):
+def test_600_flipped_bits_are_all_found(folder):
     index = FolderIndex.read(folder)
     paths = [folder / name for entry in index.shards for name in (entry.name, entry.index_name)] + [folder / INDEX_NAME]
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(600):
         path = paths[rng.integers(len(paths))]
         whole = path.read_bytes()
         data = bytearray(whole)
@@ -146,6 +146,7 @@ def member(name, kind=tarfile.REGTYPE):
         (member("a.png", tarfile.LNKTYPE), "no regular file"),
         (member("a.png", tarfile.FIFOTYPE), "no regular file"),
         (member("a.png", tarfile.CHRTYPE), "no regular file"),
+        (member("a.png", tarfile.BLKTYPE), "no regular file"),
     ],
 )
 def test_members_that_no_data_set_needs_are_refused(tmp_path, info, words):

@@ -114,6 +114,44 @@ def test_four_ranks_stop_and_three_go_on_in_the_same_order(tmp_path):
     assert [*before, *after] == shards.order(5, 2).samples(np.arange(84)).tolist()
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(lambda sizes: sum(sizes) > 0),
+    window=st.integers(1, 6),
+    starts=st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 6]), st.integers(0, 4)), min_size=2, max_size=4),
+)
+def test_any_ranks_go_on_where_any_others_stopped_in_the_same_order(tmp_path, sizes, window, starts):
+    folder = tmp_path / "-".join(map(str, sizes))
+    if not folder.exists():
+        make_shards(folder, sizes)
+    shards, position, found = ShardSet.open(folder), 0, []
+    for world, steps in [(4, 1), *starts]:
+        batches = range(position, position + 12 * steps, 12)
+        found += global_batches(shards, window, world, 12 // world, 1, 0, batches).ravel().tolist()
+        position += 12 * steps
+    assert found == shards.order(5, window).samples(np.arange(position)).tolist()
+
+
+FEW_OF_ANY = [(1, 2, 5), (3, 2, 2), (5, 1, 1), (16, 2, 1)]
+ALL_OF_ANY = [(count, world, workers) for count in (1, 3, 5, 16) for world in (1, 2) for workers in (0, 1, 2, 5)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 5 worker processes")
+@pytest.mark.parametrize(
+    ("count", "world", "workers"),
+    [*FEW_OF_ANY, *(pytest.param(*each, marks=pytest.mark.slow) for each in ALL_OF_ANY if each not in FEW_OF_ANY)],
+)
+def test_any_shards_ranks_and_workers_read_every_sample_once_an_epoch_without_a_gap(tmp_path, count, world, workers):
+    sizes = [1 + 13 * (shard % 3) ** 2 for shard in range(count)]  # 1, 14, 53
+    make_shards(tmp_path, sizes)
+    shards = ShardSet.open(tmp_path)
+    found = global_batches(shards, 2, world, 4, 1, workers, one_epoch(shards, 4 * world)).ravel().tolist()
+    for epoch in range(2):
+        part = found[epoch * sum(sizes) : (epoch + 1) * sum(sizes)]
+        assert sorted(part) == list(range(sum(sizes)))
+    assert found == shards.order(5, 2).samples(np.arange(len(found))).tolist()
+
+
 @pytest.mark.parametrize("by_value_bytes", [0, 1 << 17])
 def test_batches_are_uint8_in_channels_last_memory(tmp_path, monkeypatch, by_value_bytes):
     monkeypatch.setattr("bigtrain.data.feed.BY_VALUE_BYTES", by_value_bytes)

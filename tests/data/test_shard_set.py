@@ -12,7 +12,7 @@ from bigtrain.data import reader as reader_module
 from bigtrain.data.index import INDEX_NAME, FolderIndex, read_rows, write_rows
 from bigtrain.data.settings import DataSettings
 from bigtrain.data.shards import ShardSet
-from bigtrain.data.writer import Encoded, commit, write_shard, writing
+from bigtrain.data.writer import Encoded, commit, file_sha256, write_shard, writing
 from bigtrain.recipe.errors import DataError
 from tests.shard_factory import label_of, make_shards, number_in
 
@@ -299,3 +299,72 @@ def test_labels_outside_the_classes_are_never_put_into_force(folder):
         commit(folder, old, [write_shard(folder, 0, 0, "png", [Encoded(b"x", 7)])])
     assert FolderIndex.read(folder) == old
     assert ShardSet.open(folder).load([0]).label_N.tolist() == [0]
+
+
+class Canary:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def put_rows(folder, write):
+    """Replace the rows of the first shard, with all sums in `index.json` made to fit, as an attacker would."""
+    index = FolderIndex.read(folder)
+    entry = index.shards[0]
+    path = folder / entry.index_name
+    write(path)
+    fitting = entry.model_copy(update={"index_sha256": file_sha256(path)})
+    rewrite_index(folder, shards=(fitting, *index.shards[1:]))
+
+
+def pickled(path, canary):
+    np.save(path, np.array([Canary(canary)] * 20, dtype=object), allow_pickle=True)
+
+
+def archive(path, canary):
+    with path.open("wb") as stream:
+        np.savez(stream, offset=np.zeros(20))
+
+
+def plain_pickle(path, canary):
+    path.write_bytes(pickle.dumps(Canary(canary)))
+
+
+@pytest.mark.parametrize("attack", [pickled, archive, plain_pickle])
+def test_rows_that_would_run_code_or_are_no_rows_are_a_sentence_and_run_nothing(folder, tmp_path, attack):
+    canary = tmp_path / "canary"
+    put_rows(folder, lambda path: attack(path, canary))
+    with pytest.raises(DataError, match="holds no rows") as caught:
+        ShardSet.open(folder).load([0])
+    assert "\n" not in str(caught.value)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("size", 1 << 62), ("size", -1), ("offset", -512), ("offset", 1 << 62), ("offset", 10**6)]
+)
+def test_rows_that_point_outside_their_shard_are_refused_before_anything_is_read(folder, column, value):
+    def point_outside(path):
+        rows = np.array(np.load(path))
+        rows[column][3] = value
+        np.save(path, rows)
+
+    put_rows(folder, point_outside)
+    with pytest.raises(DataError, match="places sample 3 outside of shard"):
+        ShardSet.open(folder).load([0])
+
+
+def test_a_key_that_is_no_text_does_not_break_the_sentence(folder):
+    def spoil(path):
+        rows = np.array(np.load(path))
+        rows["key"][3], rows["crc32"][3] = b"\xff\x1b[2J", 0
+        np.save(path, rows)
+
+    put_rows(folder, spoil)
+    with pytest.raises(DataError, match="is damaged: crc32") as caught:
+        ShardSet.open(folder).load([3])
+    assert "\x1b" not in str(caught.value)
