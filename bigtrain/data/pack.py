@@ -17,6 +17,7 @@ from PIL import Image
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
 from bigtrain.data.finished import Note, note_path, plan_hash, remove_other_plans, take_up, write_note
 from bigtrain.data.index import FolderIndex
+from bigtrain.data.parts import Part
 from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, encode, fit, read_image
 from bigtrain.data.process import run_jobs
 from bigtrain.data.shuffle import permutation
@@ -49,6 +50,8 @@ class PackOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     duplicates: str = "keep"
     """Whether images of equal content are all kept, or dropped but for the first; either way they are reported."""
+    part: Part | None = None
+    """Which shards of the whole are written; None: all."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ def pack(
     if options.duplicates == "drop":
         found, dropped = without_duplicates(found, jobs)
     plan = _plan(found, options)
+    plan = options.part.of(plan) if options.part else plan
+    num_sources = sum(len(job.sources) for job in plan)
     facts = replace(options, skip_bad=False, duplicates="keep"), found.classes, found.kind
     name = plan_hash(facts, (source for job in plan for source in (*job.sources, _END)))
     with writing(folder):
@@ -148,10 +153,10 @@ def pack(
         for result in run_jobs(partial(_write_one, folder, options, found.open, name), plan, jobs):
             done.append(result)
             if progress:
-                progress(sum(len(job.sources) for job in plan[: len(done)]), len(found.sources))
+                progress(sum(len(job.sources) for job in plan[: len(done)]), num_sources)
         rejections = tuple(Rejection(Path(path), reason) for one in done for path, reason in one.note.rejections)
-        if rejections and (not options.skip_bad or len(rejections) == len(found.sources)):
-            raise DataError(_rejected(rejections, len(found.sources)))
+        if rejections and (not options.skip_bad or len(rejections) == num_sources):
+            raise DataError(_rejected(rejections, num_sources))
         index = commit(folder, _index(options, found), [result.shard for result in done])
     sizes: Counter[str] = Counter()
     for one in done:

@@ -8,7 +8,7 @@ import argparse
 from bigtrain.verbs.shard_words.check import CHECK
 from bigtrain.verbs.shard_words.index import INDEX
 from bigtrain.verbs.shard_words.made import DIGITS, PHOTOS
-from bigtrain.verbs.shard_words.packing import FOLDER, RESIZE, TABLE, TORCHVISION, ZIP
+from bigtrain.verbs.shard_words.packing import FOLDER, MERGE, RESIZE, TABLE, TORCHVISION, ZIP
 
 _SHARDS = {
     "digits": DIGITS,
@@ -18,6 +18,7 @@ _SHARDS = {
     "resize": RESIZE,
     "torchvision": TORCHVISION,
     "table": TABLE,
+    "merge": MERGE,
     "index": INDEX,
     "check": CHECK,
 }

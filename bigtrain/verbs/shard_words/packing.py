@@ -7,13 +7,15 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from bigtrain.cli import say
 from bigtrain.data import folder as folders
-from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format
+from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format, without_duplicates
+from bigtrain.data.parts import VALIDATION, Part, merge, split
 from bigtrain.data.pixels import FILTERS, FITS, FORMAT_CHANNELS, MODES
 from bigtrain.data.sources import archive
 from bigtrain.data.sources.found import Found
@@ -22,6 +24,7 @@ from bigtrain.data.sources.tables import TableOptions, found_in_tables
 from bigtrain.data.sources.tars import find_shards
 from bigtrain.data.walk import IndexOptions
 from bigtrain.recipe.errors import UsageError
+from bigtrain.recipe.units import parse_share
 from bigtrain.verbs.shard_words.arguments import (
     LARGEST_QUALITY,
     Word,
@@ -59,6 +62,10 @@ def form_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", type=int, choices=list(MODES), default=3, help="1 gray, 3 RGB, 4 RGB and alpha (3)"
     )
+
+
+def writing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which images are written, and into which shards."""
     parser.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="size of a shard, about (256)")
     jobs_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the order in the shards (0)")
@@ -70,6 +77,17 @@ def form_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["keep", "drop"],
         default="keep",
         help="what becomes of images whose file another one equals; they are counted either way (keep)",
+    )
+    parser.add_argument(
+        "--val",
+        metavar="SHARE",
+        help="share of the images that goes to DIR/val instead, such as 5%%, drawn by --seed; with --duplicates drop "
+        "no image is in both (none)",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        help="write part K of N of the shards, to DIR/part-K-of-N; `bigtrain shards merge DIR` joins them (all)",
     )
     max_pixels_argument(parser)
 
@@ -92,6 +110,7 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         skip_bad=arguments.skip_bad,
         max_pixels=count("--max-pixels", arguments.max_pixels),
         duplicates=arguments.duplicates,
+        part=None if arguments.part is None else Part.parse(arguments.part),
     )
     refuse_format(options)
     return options
@@ -100,11 +119,38 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
 def run_packing(finder: Finder, arguments: argparse.Namespace) -> int:
     """Find images, write them as shards, and say what became of them."""
     options = pack_options(arguments)
+    share = None if arguments.val is None else _share(arguments.val)
+    if share is not None and options.part is not None:
+        raise UsageError("--val and --part cannot be combined; hold out a part of the training with data.holdout")
     jobs = at_least_one("--jobs", arguments.jobs)
-    with finder(arguments) as found, tqdm(unit=" images", disable=None) as bar:
-        report = pack(found, arguments.dir, options, jobs, mover(bar))
-    _tell(arguments.dir, options, report)
+    with finder(arguments) as found:
+        for folder, images in _folders(found, arguments.dir, options, share, jobs):
+            with tqdm(unit=" images", disable=None) as bar:
+                report = pack(images, folder, options, jobs, mover(bar))
+            _tell(folder, options, report)
     return 0
+
+
+def _folders(
+    found: Found, folder: Path, options: PackOptions, share: float | None, jobs: int
+) -> Iterator[tuple[Path, Found]]:
+    """Yield each folder to write and the images for it."""
+    if share is None:
+        yield folder / options.part.folder_name if options.part else folder, found
+        return
+    if options.duplicates == "drop":
+        found, dropped = without_duplicates(found, jobs)
+        found = replace(found, notes=(*found.notes, f"{len(dropped)} duplicates were left out before the split"))
+    train, validation = split(found, share, options.seed)
+    yield folder, train
+    yield folder / VALIDATION, validation
+
+
+def _share(text: str) -> float:
+    try:
+        return float(str(parse_share(text)))
+    except ValueError as error:
+        raise UsageError(f"--val is {text!r}: {error}") from error
 
 
 def _tell(folder: Path, options: PackOptions, report: PackReport) -> None:
@@ -151,6 +197,7 @@ def _word(text: str, source: Callable[[argparse.ArgumentParser], None], finder: 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         source(parser)
         form_arguments(parser)
+        writing_arguments(parser)
 
     return Word(text, add_arguments, lambda arguments: run_packing(finder, arguments))
 
@@ -229,3 +276,16 @@ ZIP = _word("Write a zip of images, with the labels of its dataset.json, as shar
 RESIZE = _word("Write the images of shards as shards of another size or form.", _resize_source, _find_shards)
 TORCHVISION = _word("Write a data set that torchvision reads from disk as shards.", _torchvision_source, _find_packaged)
 TABLE = _word("Write images in Parquet or Arrow files as shards.", _table_source, _find_tables)
+
+
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder that holds the parts, all of them")
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    say(summary(arguments.dir, merge(arguments.dir)))
+    say(f"the parts in {arguments.dir} are not needed any more")
+    return 0
+
+
+MERGE = Word("Join the parts that --part wrote into one data set.", _merge_arguments, _merge)
