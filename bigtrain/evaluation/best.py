@@ -1,23 +1,24 @@
 """Which evaluation of a run is best by a figure, and what is still there of the weights that it judged.
 
-Evaluations are told apart by protocol: figures of two protocols are ranked one beside the other, never together.
+Evaluations are told apart by protocol: figures of two protocols are ranked one beside the other, never together. How
+they rank is in `metrics/records.py`. Nothing here imports torch.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigtrain.engine.checkpoints.files import MANIFEST, folder_name
-from bigtrain.metrics.figures import PUBLISHED, is_frechet, is_higher_better
-from bigtrain.metrics.records import EvaluationRecord, best_record, groups_of
-from bigtrain.recipe.errors import BigtrainError, CheckpointError, UsageError
-from bigtrain.recipe.load import load_recipe
+from bigtrain.engine.checkpoints.names import MANIFEST, folder_name
+from bigtrain.engine.checkpoints.rollbacks import present_records
+from bigtrain.metrics.figures import PUBLISHED, is_higher_better, own_figure
+from bigtrain.metrics.records import EvaluationRecord, best_record, choose_group, groups_of, name_of, names_of
+from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.registry import nearest
-from bigtrain.training.retention import present_records, ranking_figure
-from bigtrain.training.schema import Recipe
-from bigtrain.training.snapshot import snapshot_record
+from bigtrain.reports.reading import read_recipe
 
+RANKING_KEYS = ("checkpoint", "evaluate")  # of a recipe: what says how its run is ranked
 COUNTS = (("num_generated", "generated"), ("num_real", "real"))  # of a protocol
 
 
@@ -27,6 +28,7 @@ class Standing:
 
     run_folder: Path
     protocol: str
+    """Its name, as the name of its first file has it."""
     figure: str
     records: tuple[EvaluationRecord, ...]
     """By images seen."""
@@ -41,6 +43,7 @@ class Standing:
         """Return all of it as JSON values."""
         return {
             "protocol": self.protocol,
+            "names": names_of(self.records),
             "figure": self.figure,
             "best": self._entry(self.best),
             "evaluations": [self._entry(record) for record in self.records],
@@ -61,13 +64,14 @@ class Standing:
 def standings(
     run_folder: Path, figure: str | None = None, average: str | None = None, protocol: str | None = None
 ) -> list[Standing]:
-    """Return how a run's evaluations rank, one standing a protocol, the protocol that was evaluated last first.
+    """Return how a run's evaluations rank, one standing a protocol; first that by which the run itself is ranked, then
+    those that were evaluated last.
 
     Args:
         run_folder: of the run.
         figure: to rank by; None: the one that the run's own recipe ranks by.
         average: of which moving average; None: of all.
-        protocol: name of a protocol, or the beginning of it; None: all.
+        protocol: name of a protocol as in files' names, of any average, or the beginning of it; None: all.
 
     Raises:
         UsageError: there are no such evaluations; the sentence says what there is, or the nearest name.
@@ -86,16 +90,21 @@ def standings(
     if average is not None:
         _refuse_unknown("--average", average, sorted({record.average for record in records}), run_folder)
         records = [record for record in records if record.average == average]
+    ranked_by = next((record.group for record in choose_group(records, wanted)), None)
     groups = groups_of(record for record in records if wanted in record.figures)
     if protocol is not None:
-        chosen = {name: group for name, group in groups.items() if name.startswith(protocol)}
-        if not chosen:
-            _refuse_unknown("--protocol", protocol, list(groups), run_folder)
-        groups = chosen
-    found = [_standing(run_folder, name, wanted, group) for name, group in groups.items()]
+        names = [name for group in groups.values() for name in names_of(group).values()]
+        if not any(name.startswith(protocol) for name in names):
+            _refuse_unknown("--protocol", protocol, names, run_folder)
+        groups = {key: group for key, group in groups.items() if _is_named(group, protocol)}
+    found = [_standing(run_folder, wanted, group) for group in groups.values()]
     if not found:
         raise UsageError(f"{run_folder} has no evaluation of {average} by {wanted}; leave --average out")
-    return sorted(found, key=lambda each: each.records[-1].images_seen, reverse=True)
+    return sorted(found, key=lambda each: (each.best.group == ranked_by, each.records[-1].images_seen), reverse=True)
+
+
+def _is_named(group: Sequence[EvaluationRecord], beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in names_of(group).values())
 
 
 def weights_of(run_folder: Path, record: EvaluationRecord) -> Path | None:
@@ -161,6 +170,9 @@ def table(standing: Standing) -> Iterator[str]:
     better = "higher" if is_higher_better(standing.figure) else "lower"
     images = f" ({', '.join(counts)} images)" if counts else ""
     yield f"{standing.protocol}{images}; {standing.figure}: {better} is better"
+    names = names_of(standing.records)
+    if len(names) > 1:
+        yield "files: " + ", ".join(f"{average} *-{name}.json" for average, name in names.items())
     figures = [standing.figure, *(name for name in _main_figures(standing) if name != standing.figure)]
     rows = [["", "images", "average", *figures, "by", "weights"]]
     for record in standing.records:
@@ -192,19 +204,16 @@ def _words(standing: Standing, record: EvaluationRecord) -> str:
     return f"{record.average} after {record.images_seen:,} images ({value})"
 
 
-def _standing(run_folder: Path, name: str, figure: str, records: Sequence[EvaluationRecord]) -> Standing:
+def _standing(run_folder: Path, figure: str, records: Sequence[EvaluationRecord]) -> Standing:
     best = best_record(records, figure)
     assert best is not None, "a group is made of records that have the figure"
-    return Standing(run_folder, name, figure, tuple(records), best)
+    return Standing(run_folder, name_of(records), figure, tuple(records), best)
 
 
 def _own_figure(run_folder: Path, records: Sequence[EvaluationRecord]) -> str:
-    try:
-        figure = ranking_figure(load_recipe(run_folder / "recipe.yaml", [], Recipe), records)
-    except BigtrainError:  # no recipe there, or of another version: what was evaluated says enough
-        figure = None
-    names = list(dict.fromkeys(name for record in reversed(records) for name in record.figures))
-    return figure or next(filter(is_frechet, names), names[0] if names else "")
+    recipe = read_recipe(run_folder / "recipe.yaml", RANKING_KEYS)  # an empty one where it cannot be read
+    newest_first = [record.figures for record in reversed(records)]
+    return own_figure(recipe, newest_first) or next((name for figures in newest_first for name in figures), "")
 
 
 def _refuse_unknown(option: str, name: str, known: Sequence[str], run_folder: Path) -> None:
@@ -215,7 +224,10 @@ def _refuse_unknown(option: str, name: str, known: Sequence[str], run_folder: Pa
 
 
 def _salt_of(snapshot: Path) -> int | None:
+    """Return the salt that a snapshot's metadata has, read without its tensors; None where it is damaged or none."""
     try:
-        return int(snapshot_record(snapshot)["progress"]["salt"])
-    except (CheckpointError, KeyError, TypeError):
+        with snapshot.open("rb") as stream:  # safetensors: the header's length, and the header as JSON
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return int(json.loads(header["__metadata__"]["record"])["progress"]["salt"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
         return None

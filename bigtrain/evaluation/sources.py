@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bigtrain.engine.checkpoints.files import committed, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.files import committed, read_checkpoint
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.checkpoints.rollbacks import Rollback, is_abandoned, read_rollbacks
 from bigtrain.recipe.errors import CheckpointError
 from bigtrain.training.loaded import LoadedModel

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bigtrain.draws import seed_of
-from bigtrain.engine.checkpoints.files import MANIFEST
+from bigtrain.engine.checkpoints.names import MANIFEST
 from bigtrain.engine.precision import set_backend_precision
 from bigtrain.evaluation.images import ImageSet, open_images
 from bigtrain.evaluation.which import find_model

@@ -62,7 +62,7 @@ def _saved(run: Path) -> dict[int, Path]:
 
 
 def _best(run: Path, by: str | None) -> Path:
-    """Return what evaluated best among what is there, under the protocol that was evaluated last."""
+    """Return what evaluated best among what is there, under the protocol that the run itself is ranked by."""
     found = kept_only(standings(run, by)[0])
     path = weights_of(run, found.best)
     assert path is not None, "kept_only leaves what is there"

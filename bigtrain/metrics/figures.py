@@ -6,7 +6,8 @@ to trust a figure, and rank nothing.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")  # and is_KIND; others: distances
 PUBLISHED = ("fid", "kid", *HIGHER_IS_BETTER)
@@ -26,8 +27,9 @@ def ranking_figures(metrics: Iterable[str]) -> list[str]:
 
 
 def is_higher_better(figure: str) -> bool:
-    """Tell whether a larger value of this figure is better; the others are distances."""
-    return figure in HIGHER_IS_BETTER or figure.startswith("is_")
+    """Tell whether a larger value of this figure, or of a variant such as `recall_seeds_std`, is better; the others are
+    distances."""
+    return figure.startswith((*HIGHER_IS_BETTER, "is_"))
 
 
 def badness(figure: str, value: float) -> float:
@@ -38,6 +40,31 @@ def badness(figure: str, value: float) -> float:
 def is_frechet(figure: str) -> bool:
     """Tell whether a figure is a Frechet distance between generated and all real images."""
     return figure == "fid" or (figure.startswith("fd_") and not figure.endswith(("_same_size", "_real_against_real")))
+
+
+def own_figure(recipe: Mapping[str, Any], newest_first: Iterable[Mapping[str, float]]) -> str | None:
+    """Return the figure that a run is ranked by, as `checkpoint.keep_best_by` of its recipe says; None without any.
+
+    Args:
+        recipe: as plain values, resolved; an empty one counts as a recipe of defaults.
+        newest_first: figures of evaluations, for the name of the Frechet distance where the recipe evaluates nothing.
+    """
+    named = _member(recipe, "checkpoint").get("keep_best_by", FRECHET)
+    if named != FRECHET:
+        return str(named)
+    evaluate = _member(recipe, "evaluate")
+    first = next(iter(evaluate.get("metrics") or ()), None)
+    kind = _member(evaluate, "extractor").get("kind")
+    if first is None and kind is not None:
+        return frechet_name(str(kind))
+    if first is not None and is_frechet(str(first)):
+        return str(first)
+    return next((name for figures in newest_first for name in figures if is_frechet(name)), None)
+
+
+def _member(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def is_finite(value: object) -> bool:

@@ -12,7 +12,7 @@ torch.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class EvaluationRecord:
 
     @property
     def group(self) -> str:
-        """The protocol but for the average: figures of one group compare, such as `fd_classifier-1797-3f2a9c01`."""
+        """A key of the protocol but for the average: figures of one group compare. It is in no file's name; what users
+        read is `name_of`."""
         shared = {key: value for key, value in self.protocol.items() if key not in NOT_SHARED}
         sampling = {key: value for key, value in shared.get("sampling", {}).items() if key != "average"}
         text = json.dumps({**shared, "sampling": sampling}, sort_keys=True)
@@ -114,6 +115,19 @@ def groups_of(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationR
     for record in records:
         found.setdefault(record.group, []).append(record)
     return found
+
+
+def name_of(group: Sequence[EvaluationRecord]) -> str:
+    """Return the name of the protocol that evaluations share: that in the name of the first one's file.
+
+    Each average of a protocol has a name of its own, because its hash is over the average too.
+    """
+    return group[0].protocol_name
+
+
+def names_of(group: Iterable[EvaluationRecord]) -> dict[str, str]:
+    """Return the names in files by which the averages of one protocol are found, by average."""
+    return {record.average: record.protocol_name for record in group}
 
 
 def best_name(figures: Mapping[str, Mapping[str, float]], figure: str) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bigtrain.engine.checkpoints.files import Checkpoint, committed, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.files import Checkpoint, committed, read_checkpoint
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.culprit import Culprits, watched
 from bigtrain.engine.processes.launch import start
 from bigtrain.recipe.errors import CheckpointError, UsageError

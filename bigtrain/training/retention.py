@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigtrain.engine.checkpoints.rollbacks import is_abandoned, read_rollbacks
+from bigtrain.engine.checkpoints.rollbacks import present_records
 from bigtrain.engine.processes.lease import LEASE_SILENT_S, Leases
-from bigtrain.metrics.figures import FRECHET, badness, frechet_name, is_frechet
-from bigtrain.metrics.records import EvaluationRecord, best_record, choose_group, read_records
-from bigtrain.recipe.errors import CheckpointError
+from bigtrain.metrics.figures import badness, own_figure
+from bigtrain.metrics.records import EvaluationRecord, best_record, choose_group
 from bigtrain.training.schema import Recipe
 
 
@@ -25,17 +24,6 @@ class Ranking:
         return badness(self.figure, self.records[images].figures[self.figure])
 
 
-def present_records(run_folder: Path) -> list[EvaluationRecord]:
-    """Return a run's evaluations by images seen, but for those of parts that the run went back from."""
-    try:
-        rollbacks = read_rollbacks(run_folder / "checkpoints")
-    except CheckpointError:  # damaged: a start says so
-        rollbacks = []
-    return [
-        record for record in read_records(run_folder) if not is_abandoned(rollbacks, record.images_seen, record.salt)
-    ]
-
-
 def ranking_figure(recipe: Recipe, records: Iterable[EvaluationRecord] = ()) -> str | None:
     """Return the figure that `checkpoint.keep_best_by` names; None where nothing says which Frechet distance that is.
 
@@ -43,12 +31,12 @@ def ranking_figure(recipe: Recipe, records: Iterable[EvaluationRecord] = ()) -> 
         recipe: of the run.
         records: evaluations, for the name where the recipe has no `evaluate` section and others evaluate.
     """
-    if recipe.checkpoint.keep_best_by != FRECHET:
-        return recipe.checkpoint.keep_best_by
-    if recipe.evaluate is not None:
-        return frechet_name(recipe.evaluate.measured[0].extractor)
+    sections = {
+        "checkpoint": {"keep_best_by": recipe.checkpoint.keep_best_by},
+        "evaluate": recipe.evaluate and recipe.evaluate.model_dump(include={"metrics": True, "extractor": {"kind"}}),
+    }
     newest_first = sorted(records, key=lambda each: each.images_seen, reverse=True)
-    return next((name for record in newest_first for name in record.figures if is_frechet(name)), None)
+    return own_figure(sections, (record.figures for record in newest_first))
 
 
 def ranking(records: Sequence[EvaluationRecord], recipe: Recipe) -> Ranking:

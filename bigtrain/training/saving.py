@@ -7,9 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from bigtrain.engine.checkpoints.checkpoint import NotFiniteError, SaveFailedError
+from bigtrain.engine.checkpoints.rollbacks import present_records
 from bigtrain.recipe.errors import SavesFailedError
 from bigtrain.training.health.watchdog import DivergedError
-from bigtrain.training.retention import best_images, present_records, ranking
+from bigtrain.training.retention import best_images, ranking
 from bigtrain.training.state import check_ranks, record_of, tensors_of
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from bigtrain.cli import say
+from bigtrain.evaluation.best import best_weights, kept_only, only_standing, standings, table
 from bigtrain.recipe.errors import EXIT_DONE
 
 
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--average", metavar="NAME", help="this moving average alone, such as ema-20000 (default: all)")
     parser.add_argument(
-        "--protocol", metavar="NAME", help="this protocol alone, by its name or the beginning of it (default: all)"
+        "--protocol",
+        metavar="NAME",
+        help="this protocol alone, by its name in a file's name or the beginning of it (default: all)",
     )
     parser.add_argument("--kept", action="store_true", help="only those whose checkpoint or snapshot is still there")
     shown = parser.add_mutually_exclusive_group()
@@ -33,14 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: there is no such evaluation; with `--path` also: the best weights are gone, or several protocols
             have the figure.
     """
-    from bigtrain.evaluation.best import (  # torch takes seconds to import; a wrong command line should not
-        best_weights,
-        kept_only,
-        only_standing,
-        standings,
-        table,
-    )
-
     found = standings(arguments.run, arguments.by, arguments.average, arguments.protocol)
     if arguments.kept:
         found = [kept_only(each) for each in found]

@@ -14,19 +14,18 @@ from bigtrain.engine.checkpoints.checkpoint import Checkpoints, deal
 from bigtrain.engine.checkpoints.disk import FileFacts
 from bigtrain.engine.checkpoints.files import (
     FORMAT,
-    MANIFEST,
     RECORD,
     DamagedCheckpointError,
     Manifest,
     _render,
     committed,
-    folder_name,
     newest_complete,
     parse_part,
     part_chunks,
     part_name,
     read_checkpoint,
 )
+from bigtrain.engine.checkpoints.names import MANIFEST, folder_name
 from bigtrain.engine.processes.identity import ProcessStamp
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import CheckpointError, RanksDriftedError

@@ -9,7 +9,8 @@ import torch
 from bigtrain.engine import faults
 from bigtrain.engine.checkpoints import disk
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints, NotFiniteError, deal
-from bigtrain.engine.checkpoints.files import DamagedCheckpointError, committed, folder_name, verify
+from bigtrain.engine.checkpoints.files import DamagedCheckpointError, committed, verify
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.checkpoints.staging import Staging
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import RanksDriftedError

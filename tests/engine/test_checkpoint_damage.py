@@ -10,15 +10,8 @@ import pytest
 from bigtrain.engine.checkpoints import disk as checkpoint_disk
 from bigtrain.engine.checkpoints import files as files_module
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints
-from bigtrain.engine.checkpoints.files import (
-    MANIFEST,
-    RECORD,
-    Manifest,
-    committed,
-    folder_name,
-    part_name,
-    read_manifest,
-)
+from bigtrain.engine.checkpoints.files import RECORD, Manifest, committed, part_name, read_manifest
+from bigtrain.engine.checkpoints.names import MANIFEST, folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import CheckpointError
 from tests.engine.checkpoint_cases import is_state, load_alone, save, save_alone

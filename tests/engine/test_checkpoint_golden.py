@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints
-from bigtrain.engine.checkpoints.files import DTYPE_NAMES, FORMAT, folder_name, read_checkpoint
+from bigtrain.engine.checkpoints.files import DTYPE_NAMES, FORMAT, read_checkpoint
+from bigtrain.engine.checkpoints.names import folder_name
 from tests.engine.checkpoint_cases import bits
 from tests.rank_pool import run_ranks
 

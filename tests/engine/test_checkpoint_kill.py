@@ -13,7 +13,8 @@ import pytest
 
 from bigtrain.engine.checkpoints import disk
 from bigtrain.engine.checkpoints.checkpoint import SaveFailedError
-from bigtrain.engine.checkpoints.files import committed, folder_name
+from bigtrain.engine.checkpoints.files import committed
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from tests.engine.checkpoint_cases import (
     MEMORY,

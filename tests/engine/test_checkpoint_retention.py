@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints
-from bigtrain.engine.checkpoints.files import committed, folder_name, verify
+from bigtrain.engine.checkpoints.files import committed, verify
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from tests.engine.checkpoint_cases import MEMORY, StopAt, Stopped, is_state, leftovers, save
 

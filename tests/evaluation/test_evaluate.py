@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bigtrain.cli import main as command_line
-from bigtrain.engine.checkpoints.files import MANIFEST
+from bigtrain.engine.checkpoints.names import MANIFEST
 from bigtrain.engine.ranks import Ranks
 from bigtrain.evaluation.judge import over_seeds
 from bigtrain.evaluation.which import find_model

@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 
 from bigtrain.data.folder import write_folder
 from bigtrain.data.pack import PackOptions
-from bigtrain.engine.checkpoints.files import committed, folder_name
+from bigtrain.engine.checkpoints.files import committed
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.processes.launch import start
 from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.ranks import Ranks

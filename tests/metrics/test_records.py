@@ -11,6 +11,7 @@ from bigtrain.metrics.figures import (
     frechet_name,
     is_frechet,
     is_higher_better,
+    own_figure,
     ranking_figures,
 )
 from bigtrain.metrics.names import FRECHET, METRICS, metric_name
@@ -102,6 +103,18 @@ def test_the_trainings_own_newest_protocol_ranks_and_watchers_where_it_has_none(
     assert [record.images_seen for record in choose_group(records, "fd_c")] == [20, 30]
     assert [record.images_seen for record in choose_group(records, "fid")] == [40]
     assert list(choose_group(records, "kid")) == []
+
+
+def test_a_recipe_says_which_figure_ranks_or_else_the_newest_evaluation_does() -> None:
+    newest_first = [{"kid": 1.0, "fd_random_same_size": 1.0, "fd_random": 1.0}, {"fid": 1.0}]
+    checkpoint = {"checkpoint": {"keep_best_by": "frechet"}}
+    assert own_figure({"checkpoint": {"keep_best_by": "recall"}}, newest_first) == "recall"
+    assert own_figure({**checkpoint, "evaluate": {"metrics": ["fid", "fd_random"]}}, newest_first) == "fid"
+    inception = {"extractor": {"kind": "inception"}, "metrics": []}
+    assert own_figure({**checkpoint, "evaluate": inception}, newest_first) == "fid"
+    for nothing in ({**checkpoint, "evaluate": None}, {}, {"checkpoint": None, "evaluate": "off"}):
+        assert own_figure(nothing, newest_first) == "fd_random"
+    assert own_figure(checkpoint, []) is None
 
 
 def test_names_of_figures_follow_from_the_metrics() -> None:

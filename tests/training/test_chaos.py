@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoints.files import committed, folder_name
+from bigtrain.engine.checkpoints.files import committed
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from tests.rank_pool import RankProcesses, run_ranks, start_ranks

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from bigtrain.engine.checkpoints.rollbacks import present_records
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.load import load_recipe
 from bigtrain.training.retention import (
     WatchedRetention,
     best_images,
     newest_winner,
-    present_records,
     ranking,
     sentence_of_best,
 )

@@ -11,7 +11,8 @@ import torch
 
 from bigtrain.engine import faults
 from bigtrain.engine.checkpoints.checkpoint import read_checkpoint
-from bigtrain.engine.checkpoints.files import committed, folder_name, verify
+from bigtrain.engine.checkpoints.files import committed, verify
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
 from bigtrain.training.saving import MAX_FAILED_SAVES

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.cli import main
-from bigtrain.engine.checkpoints.files import folder_name
+from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import DataError, NoProgressError
 from bigtrain.training.starts import LEDGER, Start, Starts, after_crash, fruitless, is_crash, read_ledger, write_ledger

@@ -1,6 +1,8 @@
 """`bigtrain best`: one table a protocol, the winner and where its weights are, and sentences where there are none."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bigtrain.cli import main
+from bigtrain.evaluation.which import find_model
 
 
 def put(run: Path, images: int, figures: dict[str, Any], average: str = "ema-100", num: int = 50, **more: Any) -> None:
@@ -54,7 +57,9 @@ def ask(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 def test_the_table_ranks_by_a_figure_and_marks_the_winner(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, run)
     assert status == 0
-    head, columns, *rows, last = out.splitlines()
+    head, files, columns, *rows, last = out.splitlines()
+    assert head.startswith("fd_classifier-50-10050 ")
+    assert files == "files: ema-100 *-fd_classifier-50-10050.json, ema-200 *-fd_classifier-50-20050.json"
     assert "(50 generated, 1,797 real images); fd_classifier: lower is better" in head
     assert columns.split() == ["images", "average", "fd_classifier", "kd_classifier", "recall", "by", "weights"]
     assert [row.split() for row in rows] == [
@@ -91,10 +96,51 @@ def test_two_protocols_are_never_one_table(run: Path, capsys: pytest.CaptureFixt
     status, out, error = ask(capsys, run, "--path")
     assert (status, out) == (2, "")
     assert "was evaluated by 2 protocols with fd_classifier" in error
-    assert "choose one with --protocol (fd_classifier-50-" in error
+    assert "choose one with --protocol (fd_classifier-50-10050, fd_classifier-60-10060)" in error
     assert ask(capsys, run, "--protocol", "fd_classifier-60", "--path") == (
         0, str(run / "checkpoints" / "000000000010"), "",
     )  # fmt: skip
+    of_the_second = ask(capsys, run, "--protocol", "fd_classifier-50-20050", "--json")[1]
+    assert [len(each["evaluations"]) for each in json.loads(of_the_second)] == [4], (
+        "a name of any average means them all"
+    )
+
+
+def test_names_of_protocols_are_those_of_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(run, 40, {"fd_classifier": 0.5}, num=60, by="watch")
+    found = json.loads(ask(capsys, run, "--json")[1])
+    names = [name for each in found for name in (each["protocol"], *each["names"].values())]
+    assert len(names) == 5
+    for name in names:
+        assert list((run / "evaluations").glob(f"*-{name}.json")), name
+
+
+def test_checkpoint_best_is_what_best_says_after_a_rollback_and_beside_watchers(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of 40 is of weights that the run went back from, the watcher's newer one of another protocol."""
+    put(run, 40, {"fd_classifier": 0.1})
+    put_checkpoint(run, 40)  # of the weights since
+    entry = {"from_images": 45, "to_images": 30, "salt": 1, "reason": "diverged"}
+    (run / "checkpoints" / "rollbacks.json").write_text(json.dumps([entry]))
+    put(run, 50, {"fd_classifier": 0.2}, num=60, by="watch", salt=1)
+    put_checkpoint(run, 50)
+    path = str(run / "checkpoints" / "000000000030")
+    assert str(find_model(run, "best")) == path
+    assert ask(capsys, run, "--kept", "--protocol", "fd_classifier-50", "--path") == (0, path, "")
+    first, second = ask(capsys, run)[1].split("\n\n")[:2]
+    assert first.startswith("fd_classifier-50-10050 "), "the run's own protocol first, though a watcher was here later"
+    assert second.startswith("fd_classifier-60-10060 ")
+    assert "40" not in first.split()
+
+
+def test_asking_for_the_best_imports_no_torch(run: Path) -> None:
+    (run / "recipe.yaml").write_text("checkpoint:\n  keep_best_by: recall\n")
+    put_snapshot(run, 30)
+    code = "import sys, bigtrain.metrics.records; from bigtrain import cli; assert 'torch' not in sys.modules; "
+    code += f"cli.main(['best', {str(run)!r}, '--path']); print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [str(run / "snapshots" / "000000000030.safetensors"), "False"]
 
 
 def test_one_average_can_be_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

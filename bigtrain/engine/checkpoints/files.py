@@ -26,16 +26,15 @@ import torch
 from torch import Tensor
 
 from bigtrain.engine.checkpoints.disk import FileFacts, read_file
+from bigtrain.engine.checkpoints.names import IMAGES_DIGITS, MANIFEST, folder_name
 from bigtrain.recipe.errors import CheckpointError
 
 FORMAT = 1
-MANIFEST = "MANIFEST.json"
 RECORD = "record.json"
 PINNED = "PINNED"
 READ_ATTEMPTS = 3
 READ_PAUSE_S = 1.0
 BAD_PREFIX = ".bad-"
-IMAGES_DIGITS = 12
 HEADER_ALIGNMENT_BYTES = 8  # safetensors: the header is padded so that data starts aligned
 DTYPE_NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -69,11 +68,6 @@ class Manifest:
         """Return the file's bytes; the same manifest always gives the same bytes."""
         files = {name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(self.files.items())}
         return _render({"format": FORMAT, "images": self.images, "files": files})
-
-
-def folder_name(images: int) -> str:
-    """Return the name of the checkpoint after that many images; names sort as numbers do."""
-    return f"{images:0{IMAGES_DIGITS}d}"
 
 
 def part_name(rank: int, world: int) -> str:

@@ -14,16 +14,15 @@ from bigtrain.engine.checkpoints import disk
 from bigtrain.engine.checkpoints.disk import FileFacts
 from bigtrain.engine.checkpoints.files import (
     BAD_PREFIX,
-    MANIFEST,
     PINNED,
     RECORD,
     DamagedCheckpointError,
     Manifest,
     check_sizes,
     committed,
-    folder_name,
     verify,
 )
+from bigtrain.engine.checkpoints.names import MANIFEST, folder_name
 from bigtrain.engine.processes.identity import ProcessStamp
 from bigtrain.recipe.errors import CheckpointError
 

@@ -2,7 +2,7 @@
 
 A checkpoint cannot know that the run later came back to it, and a resume cuts the log back. So this file, written
 before the run goes on, is what keeps the number of rollbacks bounded over restarts, and what makes a restart draw other
-noise than the trajectory that failed.
+noise than the trajectory that failed. Reading it does not import torch.
 """
 
 import json
@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bigtrain.engine.checkpoints import disk
-from bigtrain.engine.checkpoints.files import BAD_PREFIX, committed, folder_name
+from bigtrain.engine.checkpoints.names import folder_name
+from bigtrain.metrics.records import EvaluationRecord, read_records
 from bigtrain.recipe.errors import CheckpointError
-from bigtrain.sampling.files import written_aside
 
 LEDGER = "rollbacks.json"
 
@@ -50,8 +49,25 @@ def is_abandoned(rollbacks: Iterable[Rollback], images: int, salt: int) -> bool:
     return any(salt < entry.salt and images > entry.to_images for entry in rollbacks)
 
 
+def present_records(run_folder: Path) -> list[EvaluationRecord]:
+    """Return a run's evaluations by images seen, but for those of parts that the run went back from."""
+    return without_abandoned(run_folder, read_records(run_folder))
+
+
+def without_abandoned(run_folder: Path, records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
+    """Return those of a run's evaluations that are not of parts that the run went back from."""
+    try:
+        rollbacks = read_rollbacks(run_folder / "checkpoints")
+    except CheckpointError:  # damaged: a start says so
+        rollbacks = []
+    return [record for record in records if not is_abandoned(rollbacks, record.images_seen, record.salt)]
+
+
 def note_rollback(folder: Path, entry: Rollback) -> None:
     """Add an entry; on disk when it returns, whole or not at all. Only rank 0 calls it."""
+    from bigtrain.engine.checkpoints import disk  # here: these import torch, which readers do without
+    from bigtrain.sampling.files import written_aside
+
     entries = [*read_rollbacks(folder), entry]
     with written_aside(folder / LEDGER) as stream:
         stream.write((json.dumps([asdict(each) for each in entries], indent=1) + "\n").encode())
@@ -60,6 +76,9 @@ def note_rollback(folder: Path, entry: Rollback) -> None:
 
 def abandon_checkpoints(folder: Path, after_images: int) -> None:
     """Rename every checkpoint of more images, as damaged ones are, so that nothing resumes from it; rank 0 only."""
+    from bigtrain.engine.checkpoints import disk
+    from bigtrain.engine.checkpoints.files import BAD_PREFIX, committed
+
     for images in committed(folder):
         if images > after_images:
             name = f"{BAD_PREFIX}{folder_name(images)}"
