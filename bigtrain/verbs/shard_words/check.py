@@ -7,6 +7,8 @@ from tqdm import tqdm
 
 from bigtrain.cli import say
 from bigtrain.data.check import Report, check_folder
+from bigtrain.data.overview import draw_overview
+from bigtrain.recipe.errors import DataError
 from bigtrain.verbs.shard_words.arguments import (
     DEFAULTS,
     Word,
@@ -31,6 +33,12 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARDS",
         help="data.shuffle_window_shards of the training to come (8)",
     )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.png",
+        help="draw random samples and the class histogram (none)",
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -49,12 +57,22 @@ def _check(arguments: argparse.Namespace) -> int:
             "entropy of mixed ones; training refuses them unless "
             "data.allow_sorted=true; `bigtrain shards folder` permutes samples"
         )
+    if arguments.picture is not None and report.index is not None:
+        say(_picture(arguments.dir, arguments.picture))
     for fault in report.faults[:LISTED_FAULTS]:
         say(f"fault: {fault}")
     if len(report.faults) > LISTED_FAULTS:
         say(f"and {len(report.faults) - LISTED_FAULTS} more faults")
     say(f"{len(report.faults)} faults" if report.faults else "no fault")
     return EXIT_FAULTS if report.faults else 0
+
+
+def _picture(folder: Path, path: Path) -> str:
+    try:
+        draw_overview(folder, path)
+    except DataError as error:
+        return f"no picture: {error}"
+    return f"{path}: random samples and the class histogram"
 
 
 def _table(report: Report) -> str:
