@@ -29,7 +29,7 @@ from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import UsageError
 
-PRECISION = "float32 features, float64 moments, covariance divisor"
+PRECISION = "float32 features, exact sums, covariance divisor"
 DIVISORS = {"n-1": "N - 1", "n": "N"}
 Labels = Callable[[Tensor], Tensor]
 """Image numbers, int64 [N] on the extractor's device -> int64 [N], the classes of these images."""

@@ -1,4 +1,9 @@
-"""Mean and covariance of features, accumulated in float64 in constant memory.
+"""Mean and covariance of features, summed in float64 in constant memory, and exactly.
+
+Sums do not depend on the order of images, so they are the same bits for any number of ranks and any batch. Features are
+rounded to multiples of 2^-23, half of float32's own step at 1, and split in a coarse part (a multiple of 2^-6) and a
+fine one. Then every product of parts, and every sum of up to two million of them, is a float64 without rounding as long
+as no feature reaches 1,024; beyond that sums are what float64 makes of them.
 
 Axes: N images, D features.
 """
@@ -8,6 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+STEP = 2.0**-23
+COARSE_STEP = 2.0**-6
 
 
 @dataclass(frozen=True)
@@ -32,33 +40,15 @@ class Moments:
     """float64 [D, D]."""
 
     @classmethod
-    def zeros(cls, dims: int, device: torch.device | str = "cpu") -> "Moments":
-        """Return the moments of no features."""
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in ((), (dims,), (dims, dims))))
-
-    def update(self, feature_ND: Tensor) -> None:
-        """Add features of any float dtype to these moments, in place."""
-        feature_ND = feature_ND.to(self.sum_D)
-        self.num.add_(len(feature_ND))
-        self.sum_D.add_(feature_ND.sum(0))
-        self.outer_DD.addmm_(feature_ND.T, feature_ND)
+    def of(cls, feature_ND: Tensor) -> "Moments":
+        """Return the moments of features of any float dtype."""
+        sums = MomentSums(feature_ND.shape[1], feature_ND.device)
+        sums.update(feature_ND)
+        return sums.total()
 
     def merge(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of features together."""
         return Moments(self.num + other.num, self.sum_D + other.sum_D, self.outer_DD + other.outer_DD)
-
-    @staticmethod
-    def reduce_all(some: Sequence["Moments"], sum_over_ranks: Callable[[Tensor], Tensor]) -> "list[Moments]":
-        """Return the moments of all ranks' features for several sets of equal dims, with one call."""
-        dims = some[0].sum_D.numel()
-        packed = torch.cat([part for m in some for part in (m.num[None], m.sum_D, m.outer_DD.flatten())])
-        sizes = [1, dims, dims * dims]
-        rows = (torch.split(row, sizes) for row in torch.split(sum_over_ranks(packed), sum(sizes)))
-        return [Moments(num[0], sum_D, outer.view(dims, dims)) for num, sum_D, outer in rows]
-
-    def reduce(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> "Moments":
-        """Return the moments of all ranks' features: one call with one float64 tensor."""
-        return self.reduce_all([self], sum_over_ranks)[0]
 
     def to(self, device: torch.device | str) -> "Moments":
         """Return the same moments on another device."""
@@ -85,3 +75,53 @@ class Moments:
         assert self.count >= 2, f"a covariance needs 2 features, got {self.count}"
         covariance_DD = (self.outer_DD - torch.outer(self.sum_D, self.mean_D)) / (self.num - 1)
         return (covariance_DD + covariance_DD.T) / 2
+
+
+class MomentSums:
+    """Exact sums over features, on one rank."""
+
+    def __init__(self, dims: int, device: torch.device | str = "cpu") -> None:
+        """Sum over nothing yet."""
+        self.num, self.sum_D = _zeros((), device), _zeros((dims,), device)
+        self.coarse_DD, self.mixed_DD, self.fine_DD = (_zeros((dims, dims), device) for _ in range(3))
+
+    def update(self, feature_ND: Tensor) -> None:
+        """Add features of any float dtype."""
+        feature_ND = _rounded(feature_ND.to(self.sum_D), STEP)
+        coarse_ND = _rounded(feature_ND, COARSE_STEP)
+        fine_ND = feature_ND - coarse_ND
+        self.num.add_(len(feature_ND))
+        self.sum_D.add_(feature_ND.sum(0))
+        self.coarse_DD.addmm_(coarse_ND.T, coarse_ND)
+        self.mixed_DD.addmm_(coarse_ND.T, fine_ND)
+        self.fine_DD.addmm_(fine_ND.T, fine_ND)
+
+    def total(self) -> Moments:
+        """Return the moments of what was summed."""
+        return Moments(self.num, self.sum_D, self.coarse_DD + (self.mixed_DD + self.mixed_DD.T) + self.fine_DD)
+
+    @staticmethod
+    def total_over_ranks(some: "Sequence[MomentSums]", sum_over_ranks: Callable[[Tensor], Tensor]) -> list[Moments]:
+        """Return the moments of all ranks' features for several sets of equal dims, with one call."""
+        packed = sum_over_ranks(torch.cat([part.flatten() for sums in some for part in sums._parts()]))
+        dims, device = some[0].sum_D.numel(), packed.device
+        totals = []
+        for row in torch.split(packed, 1 + dims + 3 * dims**2):
+            total = MomentSums(dims, device)
+            start = 0
+            for part in total._parts():
+                part.copy_(row[start : start + part.numel()].view_as(part))
+                start += part.numel()
+            totals.append(total.total())
+        return totals
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.num, self.sum_D, self.coarse_DD, self.mixed_DD, self.fine_DD
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
+def _rounded(value: Tensor, step: float) -> Tensor:
+    return (value / step).round() * step

@@ -25,7 +25,7 @@ from bigtrain.metrics.moments import Moments
 from bigtrain.metrics.settings import FEWEST_IMAGES, EvaluationSettings
 from bigtrain.recipe.errors import DataError
 
-VERSION = 2  # raise when the content of a cached file changes its meaning
+VERSION = 3  # raise when the content of a cached file changes its meaning
 PARTS = ("sample", "rest")
 
 

@@ -150,9 +150,7 @@ def test_torch_fidelity_knows_the_extractor_and_agrees(classifier: Extractor, di
         feature_extractor_weights_path=str(ClassifierSettings().cache_path(digits, shared_cache)),
     )  # fmt: skip
     features = [classifier.padded(image, 64) for image in (fake, real)]
-    moments = [Moments.zeros(64), Moments.zeros(64)]
-    for one, feature_ND in zip(moments, features, strict=True):
-        one.update(feature_ND)
+    moments = [Moments.of(feature_ND) for feature_ND in features]
     kernel = kernel_distance(*features, KernelSettings(subset_size=100, subsets=10, seed=4))
     assert frechet_distance(*moments) == pytest.approx(theirs["frechet_inception_distance"], abs=1e-3)
     assert frechet_distance(*moments) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)

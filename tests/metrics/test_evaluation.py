@@ -113,7 +113,7 @@ def test_real_parts_share_no_image_and_miss_none(tmp_path: Path):
     assert (statistics.sample.moments.count, statistics.rest.moments.count) == (20, 30)
     rows = torch.cat([statistics.sample.feature_ND, statistics.rest.feature_ND]).tolist()
     assert sorted(rows) == sorted(TOY(REAL).tolist())
-    assert statistics.whole.moments.mean_D.tolist() == pytest.approx(TOY(REAL).double().mean(0).tolist(), rel=1e-12)
+    assert statistics.whole.moments.mean_D.tolist() == pytest.approx(TOY(REAL).double().mean(0).tolist(), abs=1e-7)
 
 
 def test_generator_is_asked_for_batches_of_one_shape_and_numbers_from_zero(tmp_path: Path):
@@ -217,7 +217,7 @@ def test_figures_do_not_depend_on_ranks_and_all_ranks_have_them(tmp_path: Path, 
     assert all(result == results[0] for result in results)
     assert results[0].protocol == alone.protocol
     for name in FIGURES:
-        assert results[0].figures[name] == pytest.approx(alone.figures[name], rel=1e-9, abs=1e-12), name
+        assert results[0].figures[name] == alone.figures[name], name
 
 
 def fail_on_rank_one(ranks: Any, cache: Path) -> str:

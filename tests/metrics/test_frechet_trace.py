@@ -81,16 +81,12 @@ def test_constant_features_have_the_distance_of_their_means():
 def test_distance_of_features_is_that_of_their_moments(num: tuple[int, int]):
     generator = torch.Generator().manual_seed(3)
     a, b = (torch.randn(n, 20, generator=generator) for n in num)
-    moments = [Moments.zeros(20), Moments.zeros(20)]
-    for one, feature_ND in zip(moments, (a, b), strict=True):
-        one.update(feature_ND)
-    assert frechet_of_features(a, b) == pytest.approx(frechet_distance(*moments), rel=1e-6)
+    assert frechet_of_features(a, b) == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)), rel=1e-6)
 
 
 def test_divisor_of_the_covariance():
     feature_ND = torch.tensor([[0.0], [2.0], [4.0]])
-    moments = Moments.zeros(1)
-    moments.update(feature_ND)
+    moments = Moments.of(feature_ND)
     assert moments.law("n-1").covariance_DD.item() == pytest.approx(4.0)
     assert moments.law("n").covariance_DD.item() == pytest.approx(8 / 3)
     assert moments.law("n").mean_D.item() == 2.0

@@ -213,9 +213,7 @@ def test_more_damage_gives_larger_distances(
     real, others = crops[: NUM_CROPS // 2], crops[NUM_CROPS // 2 :]
     sets = [real, others, *(spoil(others, amount) for amount in amounts)]
     features = [extractor(image) for image in sets]
-    moments = [Moments.zeros(extractor.dims) for _ in features]
-    for one, feature in zip(moments, features, strict=True):
-        one.update(feature)
+    moments = [Moments.of(feature_ND) for feature_ND in features]
     settings = KernelSettings(subsets=10, subset_size=400)
     frechet = [frechet_distance(one, moments[0]) for one in moments[1:]]
     kernel = [kernel_distance(feature, features[0], settings).mean for feature in features[1:]]
