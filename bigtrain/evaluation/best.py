@@ -16,9 +16,9 @@ from bigtrain.metrics.figures import PUBLISHED, is_higher_better, own_figure
 from bigtrain.metrics.records import EvaluationRecord, best_record, choose_group, groups_of, name_of, names_of
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.registry import nearest
+from bigtrain.reports.evaluations import RANKING_KEYS
 from bigtrain.reports.reading import read_recipe
 
-RANKING_KEYS = ("checkpoint", "evaluate")  # of a recipe: what says how its run is ranked
 COUNTS = (("num_generated", "generated"), ("num_real", "real"))  # of a protocol
 
 

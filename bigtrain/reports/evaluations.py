@@ -1,4 +1,5 @@
-"""Figures of a run, each with its protocol: RUN/evaluations/<images>-<protocol>.json.
+"""Figures of a run, each with its protocol, as pages and tables show them. What an evaluation is, and how they rank, is
+in `metrics/records.py`, for reports as for the training and `bigtrain best`.
 
 Figures of different protocols do not compare, so everything here is grouped by them.
 """
@@ -8,37 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigtrain.reports.reading import is_number, numbers, read_object
+from bigtrain.engine.checkpoints.rollbacks import without_abandoned
+from bigtrain.metrics.figures import own_figure
+from bigtrain.metrics.records import EVALUATIONS, EvaluationRecord, best_record, choose_group, read_record
 
-HIGHER_IS_BETTER = (
-    "inception_score",
-    "is_classifier",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-)  # all others are distances
+RANKING_KEYS = ("checkpoint", "evaluate")  # of a recipe: what says how its run is ranked
 SPREADS = ("_seeds_std", "_std")
 NOT_COMPARED = ("_std", "_real_against_real")  # ends of figures that say how far to trust another one
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One file."""
-
-    images_seen: int
-    figures: dict[str, float]
-    protocol: dict[str, Any]
-    """Everything that figures must share to be comparable; versions besides."""
-    protocol_name: str
-    """As in the file's name; equal for equal protocols."""
-
-    @property
-    def average(self) -> str | None:
-        """The moving average that was evaluated; None where the protocol names none."""
-        sampling = self.protocol.get("sampling")
-        found = sampling.get("average") if isinstance(sampling, dict) else self.protocol.get("average")
-        return None if found is None else str(found)
 
 
 @dataclass(frozen=True)
@@ -50,34 +27,43 @@ class Figure:
     last: float
 
 
-def read_evaluations(folder: Path) -> tuple[list[Evaluation], list[str]]:
-    """Return the evaluations of a run in the order of images seen, and the names of files that hold none."""
-    found, damaged = [], []
-    for path in sorted(folder.glob("*.json")):  # by images: names begin with them
-        record = read_object(path)
-        images, figures = record.get("images_seen"), numbers(record.get("figures"))
-        if not is_number(images) or not figures:
-            damaged.append(path.name)
-            continue
-        protocol = record.get("protocol")
-        name = path.stem.partition("-")[2] or "unnamed"
-        found.append(Evaluation(int(images), figures, protocol if isinstance(protocol, dict) else {}, name))
-    return found, damaged
+def read_evaluations(run_folder: Path) -> tuple[list[EvaluationRecord], list[str]]:
+    """Return the evaluations of a run in the order of images seen, and a sentence on each file that is left out, and on
+    those of parts that the run went back from."""
+    found, notes = [], []
+    for path in sorted((run_folder / EVALUATIONS).glob("*.json")):  # by images: names begin with them
+        record = read_record(path)
+        if record is None or not record.figures:
+            notes.append(f"{path.name} could not be read, and is left out.")
+        else:
+            found.append(record)
+    there = without_abandoned(run_folder, found)
+    if len(there) < len(found):
+        notes.append(f"The run went back from what {len(found) - len(there)} evaluation(s) judged: left out.")
+    return there, notes
 
 
-def by_protocol(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Return the evaluations by the name of their protocol."""
-    found: dict[str, list[Evaluation]] = {}
+def ranked(recipe: Mapping[str, Any], evaluations: Sequence[EvaluationRecord]) -> tuple[str, list[EvaluationRecord]]:
+    """Return the figure that a run is ranked by, and the evaluations of one protocol that have it, of all averages.
+
+    Args:
+        recipe: of the run, as plain values; RANKING_KEYS of it are read. Where no evaluation has its figure, the first
+            figure of the newest one ranks.
+        evaluations: of the run, by images seen.
+    """
+    newest_first = [each.figures for each in reversed(evaluations)]
+    figure = own_figure(recipe, newest_first)
+    if not any(figure in figures for figures in newest_first):
+        figure = next((name for figures in newest_first for name in figures if is_compared(name)), None)
+    return (figure, list(choose_group(evaluations, figure))) if figure is not None else ("", [])
+
+
+def by_protocol(evaluations: Sequence[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
+    """Return the evaluations by the name of their protocol in their files' names, which each average has its own of."""
+    found: dict[str, list[EvaluationRecord]] = {}
     for evaluation in evaluations:
         found.setdefault(evaluation.protocol_name, []).append(evaluation)
     return found
-
-
-def newest_protocol(evaluations: Sequence[Evaluation], average: str | None) -> str | None:
-    """Return the protocol of one average that was used last; of any, where that one was never evaluated."""
-    names = [each.protocol_name for each in evaluations if average is None or each.average == average]
-    names = names or [each.protocol_name for each in evaluations]
-    return names[-1] if names else None
 
 
 def is_compared(name: str) -> bool:
@@ -85,27 +71,21 @@ def is_compared(name: str) -> bool:
     return not name.endswith(NOT_COMPARED)
 
 
-def higher_is_better(name: str) -> bool:
-    """Whether more is better."""
-    return name.startswith(HIGHER_IS_BETTER)
-
-
 def spread_of(figures: Mapping[str, float], name: str) -> float | None:
     """Return the standard deviation that stands beside a figure: over seeds, else its own; None where there is none."""
     return next((figures[name + end] for end in SPREADS if name + end in figures), None)
 
 
-def over_time(values: Sequence[tuple[int, float]], name: str) -> Figure:
-    """Return the best and the last of (images seen, value)."""
-    choose = max if higher_is_better(name) else min
-    best_images, best = choose(values, key=lambda pair: pair[1])
-    return Figure(best, best_images, values[-1][1])
+def figures_over_time(evaluations: Sequence[EvaluationRecord]) -> dict[str, Figure]:
+    """Return best and last of every compared figure of evaluations of one protocol; the record's order is kept.
 
-
-def figures_over_time(evaluations: Sequence[Evaluation]) -> dict[str, Figure]:
-    """Return best and last of every compared figure of evaluations of one protocol; the record's order is kept."""
-    names = list(dict.fromkeys(name for each in evaluations for name in each.figures if is_compared(name)))
-    return {
-        name: over_time([(each.images_seen, each.figures[name]) for each in evaluations if name in each.figures], name)
-        for name in names
-    }
+    Of several averages at the last moment, the best one's is the last.
+    """
+    found = {}
+    for name in dict.fromkeys(name for each in evaluations for name in each.figures if is_compared(name)):
+        having = [each for each in evaluations if name in each.figures]
+        best = best_record(having, name)
+        last = best_record([each for each in having if each.images_seen == having[-1].images_seen], name)
+        assert best is not None and last is not None, "the name is of one of them"  # noqa: PT018
+        found[name] = Figure(best.figures[name], best.images_seen, last.figures[name])
+    return found

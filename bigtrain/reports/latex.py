@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bigtrain.metrics.figures import is_higher_better
+from bigtrain.metrics.records import EvaluationRecord, best_record
 from bigtrain.reports.comparison import flat
-from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared, spread_of
+from bigtrain.reports.evaluations import by_protocol, is_compared, spread_of
 from bigtrain.reports.lines import FigureLine, lines_of
 from bigtrain.reports.run import RunRecord
 from bigtrain.reports.units import count, figure
@@ -26,7 +28,7 @@ def escaped(text: object) -> str:
 def latex(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     """Return tables of each run's best evaluation by the first of `names`, one for each protocol, so that no column
     holds figures that do not compare; and of the last values of figures of the log."""
-    found: dict[str, list[tuple[RunRecord, list[Evaluation]]]] = {}
+    found: dict[str, list[tuple[RunRecord, list[EvaluationRecord]]]] = {}
     for record in records:
         for protocol, evaluations in by_protocol(record.evaluations).items():
             shown = [each for each in evaluations if any(name in each.figures for name in names)]
@@ -38,16 +40,16 @@ def latex(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     return "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}\n" + "\n".join(tables)
 
 
-def _table(protocol: str, members: Sequence[tuple[RunRecord, list[Evaluation]]], names: Sequence[str]) -> str:
+def _table(protocol: str, members: Sequence[tuple[RunRecord, list[EvaluationRecord]]], names: Sequence[str]) -> str:
     first = next(name for name in names if any(name in each.figures for _, shown in members for each in shown))
-    rows = [(record.label, _best(shown, first)) for record, shown in members]
+    rows = [(record.label, best_record(shown, first) or shown[-1]) for record, shown in members]
     others = [name for _, each in rows for name in each.figures if is_compared(name)]
     columns = list(dict.fromkeys([*(name for name in names if name in others), *others]))
     best = {
-        name: (max if higher_is_better(name) else min)(each.figures[name] for _, each in rows if name in each.figures)
+        name: (max if is_higher_better(name) else min)(each.figures[name] for _, each in rows if name in each.figures)
         for name in columns
     }
-    head = [f"{escaped(name)} {UP if higher_is_better(name) else DOWN}" for name in columns]
+    head = [f"{escaped(name)} {UP if is_higher_better(name) else DOWN}" for name in columns]
     body = [
         [escaped(label), count(each.images_seen), *(_cell(each, name, best[name], len(rows)) for name in columns)]
         for label, each in rows
@@ -57,14 +59,7 @@ def _table(protocol: str, members: Sequence[tuple[RunRecord, list[Evaluation]]],
     return _tabular(["Run", "Images", *head], body, chosen + note)
 
 
-def _best(shown: Sequence[Evaluation], name: str) -> Evaluation:
-    valued = [each for each in shown if name in each.figures]
-    if not valued:
-        return shown[-1]
-    return (max if higher_is_better(name) else min)(valued, key=lambda each: each.figures[name])
-
-
-def _cell(evaluation: Evaluation, name: str, best: float, num_rows: int) -> str:
+def _cell(evaluation: EvaluationRecord, name: str, best: float, num_rows: int) -> str:
     value, spread = evaluation.figures.get(name), spread_of(evaluation.figures, name)
     if value is None:
         return "--"

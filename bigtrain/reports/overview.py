@@ -7,15 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bigtrain.metrics.records import EvaluationRecord, best_record
 from bigtrain.recipe.errors import EXIT_REQUEUE
-from bigtrain.reports.evaluations import (
-    Evaluation,
-    by_protocol,
-    figures_over_time,
-    higher_is_better,
-    newest_protocol,
-    read_evaluations,
-)
+from bigtrain.reports.evaluations import RANKING_KEYS, ranked, read_evaluations
 from bigtrain.reports.reading import LOG_FILE, Event, is_number, read_log_ends, read_object, read_recipe, read_starts
 from bigtrain.reports.state import State, state_of
 
@@ -23,7 +17,7 @@ BEGUN_FILES = (LOG_FILE, "status.json")  # of which a run has one once it was st
 RECIPE_FILE = "recipe.yaml"  # alone it may be any folder's
 MOST_LEVELS = 4  # below the folder that is listed: sweeps have folders of their own
 RATE_LINES = 5  # status lines whose median is "images a second"
-HEAD_KEYS = ("name", "total_images", "ema")
+HEAD_KEYS = ("name", "total_images", *RANKING_KEYS)
 STARTS = ("start", "resumed")
 HOUR_S = 3600
 
@@ -36,6 +30,9 @@ class Best:
     value: float
     images_seen: int
     protocol: str
+    """As in the name of its file, which each average has its own of."""
+    group: str
+    """Equal for figures that compare."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def find_runs(folder: Path, levels: int = MOST_LEVELS) -> Iterator[Path]:
 def quick_overview(folder: Path, now_s: float | None = None) -> Overview:
     """Return a run in a line, from the ends of its log and the first keys of its recipe."""
     recipe = read_recipe(folder / RECIPE_FILE, HEAD_KEYS)
-    evaluations, _ = read_evaluations(folder / "evaluations")
+    evaluations, _ = read_evaluations(folder)
     return overview(folder, recipe, read_log_ends(folder / LOG_FILE), evaluations, now_s)
 
 
@@ -138,7 +135,7 @@ def overview(
     folder: Path,
     recipe: dict[str, Any],
     events: Sequence[Event],
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[EvaluationRecord],
     now_s: float | None = None,
 ) -> Overview:
     """Return a run in a line, from what was read of it; whatever is missing is None.
@@ -162,7 +159,7 @@ def overview(
         images_seen=int(max([0, *(event["images_seen"] for event in events), reached if is_number(reached) else 0])),
         total_images=int(total) if is_number(total) else None,
         images_per_s=median(rates[-RATE_LINES:]) if rates else None,
-        best=best_of(evaluations, first_average(recipe)),
+        best=best_of(recipe, evaluations),
         num_starts=max(len(starts), len(begun)),
         num_preempted=sum(start.get("exit_status") == EXIT_REQUEUE for start in starts),
         device=str(begun[-1]["device"]).partition(":")[0] if begun and begun[-1].get("device") else None,
@@ -171,25 +168,13 @@ def overview(
     )
 
 
-def first_average(recipe: dict[str, Any]) -> str | None:
-    """Return the name of a recipe's first moving average."""
-    averages = recipe.get("ema")
-    first = averages[0] if isinstance(averages, list) and averages else None
-    halflife = first.get("halflife_images") if isinstance(first, dict) else None
-    return f"ema-{halflife}" if halflife is not None else None
-
-
-def best_of(evaluations: Sequence[Evaluation], average: str | None) -> Best | None:
-    """Return the best value of the first distance of the first average's newest protocol."""
-    protocol = newest_protocol(evaluations, average)
-    if protocol is None:
+def best_of(recipe: dict[str, Any], evaluations: Sequence[EvaluationRecord]) -> Best | None:
+    """Return the best value of the figure that a run is ranked by, which is what `bigtrain best` says first."""
+    figure, having = ranked(recipe, evaluations)
+    best = best_record(having, figure)
+    if best is None:
         return None
-    figures = figures_over_time(by_protocol(evaluations)[protocol])
-    names = [name for name in figures if not higher_is_better(name)] or list(figures)
-    if not names:
-        return None
-    found = figures[names[0]]
-    return Best(names[0], found.best, found.best_images, protocol)
+    return Best(figure, best.figures[figure], best.images_seen, best.protocol_name, best.group)
 
 
 def device_hours(events: Sequence[Event]) -> float | None:

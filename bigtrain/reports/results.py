@@ -5,15 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bigtrain.reports.evaluations import (
-    Figure,
-    by_protocol,
-    figures_over_time,
-    newest_protocol,
-    over_time,
-    read_evaluations,
-)
-from bigtrain.reports.reading import read_object
+from bigtrain.metrics.figures import badness
+from bigtrain.metrics.records import EvaluationRecord, best_record
+from bigtrain.reports.evaluations import RANKING_KEYS, Figure, figures_over_time, ranked, read_evaluations
+from bigtrain.reports.reading import read_object, read_recipe
 
 UNIT = "images"
 
@@ -23,7 +18,6 @@ class Described(Protocol):
 
     name: str
     total_images: int
-    ema: Sequence[Any]
 
     @property
     def run_folder(self) -> Path:
@@ -42,8 +36,11 @@ class Result:
     images_seen: int
     total_images: int
     figures: dict[str, Figure] = field(default_factory=dict)
-    """Of the first average's newest protocol; figures of different protocols do not compare."""
+    """Of the protocol that ranks the run, over all averages; figures of different protocols do not compare."""
     protocol: str | None = None
+    """As in the name of the best evaluation's file."""
+    group: str | None = None
+    """Equal for figures that compare."""
 
     def record(self) -> dict[str, Any]:
         """Return the result as plain JSON."""
@@ -72,7 +69,7 @@ def result_of(recipe: Described, events: Iterable[Mapping[str, Any]] = ()) -> Re
     folder = recipe.run_folder
     status = read_object(folder / "status.json")
     seen = [int(event.get("images_seen", 0)) for event in events]
-    figures, protocol = _figures(folder / "evaluations", recipe.ema[0].name)
+    figures, best = _figures(folder)
     return Result(
         name=recipe.name,
         folder=folder,
@@ -80,32 +77,35 @@ def result_of(recipe: Described, events: Iterable[Mapping[str, Any]] = ()) -> Re
         images_seen=max([*seen, int(status.get("images_seen") or 0)]),
         total_images=recipe.total_images,
         figures=figures,
-        protocol=protocol,
+        protocol=None if best is None else best.protocol_name,
+        group=None if best is None else best.group,
     )
 
 
-def _figures(folder: Path, average: str) -> tuple[dict[str, Figure], str | None]:
-    """Return the figures of one average by name, of the protocol that was evaluated last, and that protocol."""
-    evaluations = [each for each in read_evaluations(folder)[0] if each.average == average]
-    newest = newest_protocol(evaluations, average)
-    return (figures_over_time(by_protocol(evaluations)[newest]), newest) if newest else ({}, None)
+def _figures(folder: Path) -> tuple[dict[str, Figure], EvaluationRecord | None]:
+    """Return the figures of the protocol that ranks the run, by name, and the best of its evaluations."""
+    figure, having = ranked(read_recipe(folder / "recipe.yaml", RANKING_KEYS), read_evaluations(folder)[0])
+    return figures_over_time(having), best_record(having, figure)
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
     """Yield the results as lines, columns aligned, the best of each column of figures marked with an asterisk."""
     names = list(dict.fromkeys(name for result in results for name in result.figures))
     head = ["run", UNIT, "state"] + [f"{name} {kind}" for name in names for kind in ("best", "last")]
-    best = {name: over_time(_last_and_best(results, name), name).best for name in names}
+    best = {name: _best(results, name) for name in names}
     rows = [head] + [_row(result, names, best) for result in results]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    if len({result.protocol for result in results} - {None}) > 1:
+    if len({result.group for result in results} - {None}) > 1:
         yield "evaluated by different protocols: these figures do not compare"
 
 
-def _last_and_best(results: Sequence[Result], name: str) -> list[tuple[int, float]]:
-    return [(0, result.figures[name].best) for result in results if name in result.figures]
+def _best(results: Sequence[Result], name: str) -> float:
+    return min(
+        (result.figures[name].best for result in results if name in result.figures),
+        key=lambda value: badness(name, value),
+    )
 
 
 def _row(result: Result, names: Sequence[str], best: dict[str, float]) -> list[str]:

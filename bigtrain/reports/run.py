@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bigtrain.metrics.records import EvaluationRecord
 from bigtrain.recipe.errors import UsageError
-from bigtrain.reports.evaluations import Evaluation, read_evaluations
+from bigtrain.reports.evaluations import read_evaluations
 from bigtrain.reports.overview import Overview, is_run, overview
 from bigtrain.reports.reading import (
     LOG_FILE,
@@ -57,7 +58,7 @@ class RunRecord:
     recipe: dict[str, Any]
     events: list[Event]
     starts: list[dict[str, Any]]
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationRecord]
     curves: list[Curve]
     audits: list[Audit]
     samples: list[tuple[int, Path]]
@@ -97,7 +98,7 @@ def read_run(folder: Path, label: str) -> RunRecord:
     """Return a run; what cannot be read is left out, and noted."""
     recipe = read_recipe(folder / "recipe.yaml")
     events, num_torn = read_events(folder / LOG_FILE)
-    evaluations, damaged = read_evaluations(folder / "evaluations")
+    evaluations, notes = read_evaluations(folder)
     curves, damaged_curves = _read_curves(folder / "curves")
     audits, damaged_audits = _read_audits(folder / "audits")
     samples = _read_samples(folder / "samples")
@@ -118,7 +119,8 @@ def read_run(folder: Path, label: str) -> RunRecord:
     )
     if num_torn:
         record.notes.append(f"{num_torn} line(s) of {LOG_FILE} could not be read, and are left out.")
-    for name in (*damaged, *damaged_curves, *damaged_audits):
+    record.notes.extend(notes)
+    for name in (*damaged_curves, *damaged_audits):
         record.notes.append(f"{name} could not be read, and is left out.")
     record.notes.extend(_missing(record))
     return record

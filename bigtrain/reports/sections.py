@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bigtrain.metrics.figures import is_higher_better
+from bigtrain.metrics.records import EvaluationRecord
 from bigtrain.reports.comparison import Row, differing, flat, rows
-from bigtrain.reports.evaluations import Evaluation, by_protocol, higher_is_better, is_compared, spread_of
+from bigtrain.reports.evaluations import by_protocol, is_compared, spread_of
 from bigtrain.reports.overview import STARTS
 from bigtrain.reports.reading import Event, is_number
 from bigtrain.reports.run import Audit, Curve, RunRecord
@@ -51,7 +53,7 @@ def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def evaluation_tables(records: Sequence[RunRecord]) -> dict[str, Any]:
     """Return a table for each protocol, and what differs between the protocols."""
-    found: dict[str, list[tuple[int, Evaluation]]] = {}
+    found: dict[str, list[tuple[int, EvaluationRecord]]] = {}
     for run, record in enumerate(records):
         for protocol, evaluations in by_protocol(record.evaluations).items():
             found.setdefault(protocol, []).extend((run, each) for each in evaluations)
@@ -63,11 +65,11 @@ def evaluation_tables(records: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str, Any]:
+def _table(protocol: str, members: Sequence[tuple[int, EvaluationRecord]]) -> dict[str, Any]:
     all_names = list(dict.fromkeys(name for _, each in members for name in each.figures if is_compared(name)))
     names = all_names[:MOST_FIGURES]
     best = {
-        name: (max if higher_is_better(name) else min)(
+        name: (max if is_higher_better(name) else min)(
             each.figures[name] for _, each in members if name in each.figures
         )
         for name in names
@@ -82,7 +84,7 @@ def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str
         "protocol": protocol,
         "facts": rows([members[-1][1].protocol]),
         "num_more": len(all_names) - len(names),
-        "columns": [{"name": name, "is_up": higher_is_better(name)} for name in names],
+        "columns": [{"name": name, "is_up": is_higher_better(name)} for name in names],
         "rows": [
             {"run": run, "images": count(each.images_seen), "cells": [_cell(each, name, best[name]) for name in names]}
             for run, each in members
@@ -91,7 +93,7 @@ def _table(protocol: str, members: Sequence[tuple[int, Evaluation]]) -> dict[str
     }
 
 
-def _cell(evaluation: Evaluation, name: str, best: float) -> dict[str, Any]:
+def _cell(evaluation: EvaluationRecord, name: str, best: float) -> dict[str, Any]:
     value, spread = evaluation.figures.get(name), spread_of(evaluation.figures, name)
     text = figure(value) if spread is None else f"{figure(value)} ± {spread:.2g}"
     return {"text": text, "is_best": value == best}
@@ -115,7 +117,7 @@ def curve_sections(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "names": [name for name in _names(members) if is_compared(name) and not name.endswith(SAME_SIZE)][
                 :MOST_FIGURES
             ],
-            "higher": [name for name in _names(members) if higher_is_better(name)],
+            "higher": [name for name in _names(members) if is_higher_better(name)],
         }
         for (law, protocol), members in found.items()
     ]

@@ -43,7 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def table(found: Sequence[Overview]) -> Iterator[str]:
     """Yield the runs as lines, columns aligned; below them, what the marks of figures mean."""
-    protocols = list(dict.fromkeys(each.best.protocol for each in found if each.best))
+    names: dict[str, str] = {}
+    for best in (each.best for each in found if each.best):
+        names.setdefault(best.group, best.protocol)
+    protocols = list(names)
     rows = [HEAD, *(_row(each, protocols) for each in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     for row in rows:
@@ -52,7 +55,7 @@ def table(found: Sequence[Overview]) -> Iterator[str]:
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-    yield from (f"[{number}] by {protocol}" for number, protocol in enumerate(protocols, 1))
+    yield from (f"[{number}] by {protocol}" for number, protocol in enumerate(names.values(), 1))
     if len(protocols) > 1:
         yield "figures with different marks do not compare: their protocols differ"
     if any(each.is_about for each in found):
@@ -64,7 +67,7 @@ def _row(each: Overview, protocols: list[str]) -> tuple[str, ...]:
     best = each.best
     shown = NOTHING
     if best is not None:
-        mark = protocols.index(best.protocol) + 1
+        mark = protocols.index(best.group) + 1
         shown = f"{best.name} {figure(best.value)} at {count(best.images_seen)} [{mark}]"
     spent = f"{'~' if each.is_about else ''}{hours(each.gpu_hours)}" if each.gpu_hours is not None else NOTHING
     return (

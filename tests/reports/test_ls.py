@@ -12,7 +12,7 @@ import pytest
 
 from bigtrain import cli
 from bigtrain.engine.processes.holder import HOLDER_FILE, Holder
-from bigtrain.reports.evaluations import higher_is_better
+from bigtrain.metrics.figures import is_higher_better
 from bigtrain.reports.overview import find_runs, quick_overview
 from bigtrain.reports.reading import HEAD_BYTES, TAIL_BYTES
 from bigtrain.reports.state import SILENT_S, state_of
@@ -156,7 +156,7 @@ def test_figures_of_other_protocols_are_marked(tmp_path: Path, capsys: pytest.Ca
 
 def test_scores_are_better_when_higher_and_distances_when_lower() -> None:
     names = ("is_classifier", "inception_score", "precision", "fid", "kd_classifier", "fid_same_size")
-    assert [name for name in names if higher_is_better(name)] == ["is_classifier", "inception_score", "precision"]
+    assert [name for name in names if is_higher_better(name)] == ["is_classifier", "inception_score", "precision"]
 
 
 def test_ls_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,15 @@ def test_figures_of_different_protocols_are_never_in_one_column_or_plot(tmp_path
     assert "Figures of different protocols do not compare" in render(records)
 
 
+def test_what_the_run_went_back_from_is_on_no_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    entry = {"from_images": 64000, "to_images": 48000, "salt": 1, "reason": "diverged"}
+    write_json(run / "checkpoints" / "rollbacks.json", [entry])
+    (record,) = read_runs([run])
+    assert [each.images_seen for each in record.evaluations] == [32000]
+    assert "The run went back from what 1 evaluation(s) judged: left out." in record.notes
+
+
 def test_a_figure_a_class_does_not_drown_the_page(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     figures = {f"fid_class_{number}": float(number) for number in range(100)} | {"fid_class_0_seeds_std": 0.5}

@@ -20,7 +20,11 @@ def made(tmp_path):
         folder = tmp_path / name
         (folder / "evaluations").mkdir(parents=True)
         for images, protocol, average, figures in evaluations:
-            record = {"images_seen": images, "figures": figures, "protocol": {"sampling": {"average": average}}}
+            record = {
+                "images_seen": images,
+                "figures": figures,
+                "protocol": {"as": protocol, "sampling": {"average": average}},
+            }
             (folder / "evaluations" / f"{images:012d}-{protocol}.json").write_text(json.dumps(record))
         if status:
             (folder / "status.json").write_text(json.dumps(status))
@@ -30,7 +34,7 @@ def made(tmp_path):
     return make
 
 
-def test_best_and_last_are_of_the_first_averages_newest_protocol(made):
+def test_best_and_last_are_of_the_newest_protocol(made):
     evaluations = [
         (100, "old", AVERAGE, {"fid": 1.0, "fid_std": 0.5}),
         (200, "new", AVERAGE, {"fid": 9.0, "precision": 0.2, "fid_std": 0.5, "fid_real_against_real": 0.1}),

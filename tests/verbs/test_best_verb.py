@@ -12,6 +12,10 @@ from safetensors.torch import save_file
 
 from bigtrain.cli import main
 from bigtrain.evaluation.which import find_model
+from bigtrain.recipe.load import load_recipe
+from bigtrain.reports.overview import quick_overview
+from bigtrain.reports.results import result_of
+from bigtrain.training.schema import Recipe
 
 
 def put(run: Path, images: int, figures: dict[str, Any], average: str = "ema-100", num: int = 50, **more: Any) -> None:
@@ -132,6 +136,25 @@ def test_checkpoint_best_is_what_best_says_after_a_rollback_and_beside_watchers(
     assert first.startswith("fd_classifier-50-10050 "), "the run's own protocol first, though a watcher was here later"
     assert second.startswith("fd_classifier-60-10060 ")
     assert "40" not in first.split()
+    said = json.loads(ask(capsys, run, "--json")[1])[0]["best"]
+    assert (said["images_seen"], said["average"]) == (20, "ema-100")
+    best = quick_overview(run).best
+    assert best is not None
+    assert (best.name, best.value, best.images_seen, best.protocol) == (
+        "fd_classifier", said["figures"]["fd_classifier"], 20, "fd_classifier-50-10050",
+    )  # fmt: skip
+    recipe = load_recipe("bigtrain:digits-mlp", [f"run_dir={run}", "ema=[{halflife_images: 100}]"], Recipe)
+    figure = result_of(recipe).figures["fd_classifier"]
+    assert (figure.best, figure.best_images, figure.last) == (1.0, 20, 2.0)
+
+
+def test_reports_rank_every_average_by_the_figure_of_the_recipe(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "recipe.yaml").write_text("checkpoint:\n  keep_best_by: kd_classifier\n")
+    said = json.loads(ask(capsys, run, "--json")[1])[0]["best"]
+    best = quick_overview(run).best
+    assert best is not None
+    assert (best.name, best.value, best.images_seen) == ("kd_classifier", 0.1, said["images_seen"])
+    assert said["average"] == "ema-200"
 
 
 def test_asking_for_the_best_imports_no_torch(run: Path) -> None:
