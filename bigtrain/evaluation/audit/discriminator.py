@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from bigtrain.data.batch import Batch
+from bigtrain.evaluation.trained import load_trained
 from bigtrain.games.base import Game
 from bigtrain.networks.layers.minibatch_std import has_minibatch_std, set_minibatch_std
 from bigtrain.networks.layers.running import BatchStatistics
-from bigtrain.networks.layers.spectral import advance_power_iterations
 from bigtrain.networks.layers.statistics import batchnorm_layers, has_batchnorm, set_batch_statistics
-from bigtrain.recipe.errors import CheckpointError
 from bigtrain.training.schema import Recipe
 
 
@@ -41,19 +40,11 @@ class Discriminator:
             CheckpointError: they do not fit.
         """
         group_images = 1
-        for name, network in game.networks.items():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for name in game.networks:
             if name in game.averaged:
                 continue
-            prefix = f"network/{name}/"
-            state = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-            try:
-                network.load_state_dict(state)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"the checkpoint's {name} does not fit its own recipe ({error}); copy it again"
-                ) from error
-            advance_power_iterations(network)
-            network.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
+            network = load_trained(game, name, tensors, device)
             if has_batchnorm(network):
                 set_batch_statistics(network, BatchStatistics(recipe.batchnorm_images, update="never"))
                 for layer in batchnorm_layers(network):

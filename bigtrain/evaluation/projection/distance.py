@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigtrain.engine.checkpoints.files import read_checkpoint
+from bigtrain.evaluation.trained import load_trained
 from bigtrain.metrics.weights import LPIPS, VGG16, WeightStore
-from bigtrain.networks.layers.spectral import advance_power_iterations
-from bigtrain.recipe.errors import CheckpointError, UsageError, WeightsError
+from bigtrain.recipe.errors import UsageError, WeightsError
 from bigtrain.recipe.registry import Registry
 from bigtrain.training.loaded import LoadedModel
 
@@ -85,15 +85,7 @@ def discriminator(model: LoadedModel, store: WeightStore) -> Distance:
             f"{model.path} is a snapshot, which holds no discriminator to compare images by; name RUN or "
             "RUN/checkpoints/IMAGES, or add --distance pixels"
         )
-    network = model.game.networks["discriminator"]
-    prefix = "network/discriminator/"
-    tensors = read_checkpoint(model.path).tensors
-    try:
-        network.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
-    except RuntimeError as error:
-        raise CheckpointError(f"{model.path} does not fit its own discriminator ({error}); copy it again") from error
-    advance_power_iterations(network)
-    network.to(model.device).eval().requires_grad_(False)
+    network = load_trained(model.game, "discriminator", read_checkpoint(model.path).tensors, model.device)
     return Distance("discriminator", _Blocks(network, model.image.num_classes), {"images_seen": model.images_seen})
 
 
