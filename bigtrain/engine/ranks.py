@@ -123,6 +123,16 @@ class Ranks:
             dist.all_gather_object(values, value, group=self._words)
         return values
 
+    def gather_to_main(self, value: Word) -> list[Word]:
+        """Return every rank's `value`, in the order of ranks, on rank 0, and an empty list on the others: large values
+        stand once in the memory of a node, not once for each of its ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world if self.is_main else None
+        with waiting():
+            dist.gather_object(value, values, dst=0, group=self._words)
+        return values or []
+
     def broadcast_object(self, value: Word, source: int = 0) -> Word:
         """Return rank `source`'s `value` on all ranks."""
         if self.world == 1:

@@ -48,21 +48,28 @@ class ClassCollector:
     def __init__(self, num_classes: int, dims: int, max_images: int) -> None:
         self.quota = max(FEWEST_IMAGES, max_images // num_classes)
         self._most = 2 * self.quota * num_classes
-        self._kept = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dims))
+        self._parts = [(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dims))]
+        self._num_kept = 0
 
     def add(self, place_N: Tensor, label_N: Tensor, feature_ND: Tensor) -> None:
         """Add features of the images that stand at `place_N` in their set; those of no class (-1) are left out."""
         has_class_N = label_N >= 0
-        new = (label_N[has_class_N], place_N[has_class_N], feature_ND.cpu()[has_class_N])
-        self._kept = tuple(torch.cat(pair) for pair in zip(self._kept, new, strict=True))  # type: ignore[assignment]
-        if len(self._kept[0]) > self._most:
-            self._kept = _first(self._kept, self.quota)
+        self._parts.append((label_N[has_class_N], place_N[has_class_N], feature_ND.cpu()[has_class_N]))
+        self._num_kept += int(has_class_N.sum())
+        if self._num_kept > self._most:  # rarely, so that an image is copied a few times, whatever their number
+            self._parts = [self._first()]
+            self._num_kept = len(self._parts[0][0])
 
-    def collect(self, ranks: Ranks) -> ClassFeatures:
-        """Return the first images of every class over all ranks."""
-        gathered = ranks.gather_objects(_first(self._kept, self.quota))
-        label_M, _, feature_MD = _first(tuple(torch.cat(part) for part in zip(*gathered, strict=True)), self.quota)
+    def collect(self, ranks: Ranks) -> ClassFeatures | None:
+        """Return the first images of every class over all ranks, on rank 0; None on the others."""
+        self._parts = ranks.gather_to_main(self._first())
+        if ranks.rank:
+            return None
+        label_M, _, feature_MD = self._first()
         return ClassFeatures(label_M, feature_MD)
+
+    def _first(self) -> tuple[Tensor, Tensor, Tensor]:
+        return _first(tuple(torch.cat(some) for some in zip(*self._parts, strict=True)), self.quota)
 
 
 def _first(kept: Sequence[Tensor], quota: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,11 +83,11 @@ def _first(kept: Sequence[Tensor], quota: int) -> tuple[Tensor, Tensor, Tensor]:
     return kept[0][chosen], place_N[chosen], feature_ND[chosen]
 
 
-def distances_within(generated: ClassFeatures, real: ClassFeatures) -> Mapping[int, float]:
-    """Return the Frechet distance of every class that has enough images in both sets."""
+def distances_within(generated: ClassFeatures, real: ClassFeatures, divisor: str = "n-1") -> Mapping[int, float]:
+    """Return the Frechet distance of every class that has enough images in both sets, covariances by this divisor."""
     found: dict[int, float] = {}
     for label in sorted(set(real.label_M.tolist())):
         pair = generated.of(label), real.of(label)
         if min(map(len, pair)) >= FEWEST_IMAGES:
-            found[label] = frechet_of_features(*pair)
+            found[label] = frechet_of_features(*pair, divisor)
     return found

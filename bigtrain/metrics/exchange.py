@@ -29,6 +29,10 @@ class Ranks(Protocol):
         """Return every rank's value, in the order of ranks, on all ranks."""
         ...
 
+    def gather_to_main(self, value: Any, /) -> list[Any]:
+        """Return every rank's value, in the order of ranks, on rank 0, and nothing on the others."""
+        ...
+
     def broadcast_object(self, value: Any, /) -> Any:
         """Return rank 0's value on all ranks."""
         ...
@@ -49,6 +53,10 @@ class OneProcess:
         return value
 
     def gather_objects(self, value: Any, /) -> list[Any]:
+        """Return the value, alone."""
+        return [value]
+
+    def gather_to_main(self, value: Any, /) -> list[Any]:
         """Return the value, alone."""
         return [value]
 

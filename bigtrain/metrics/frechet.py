@@ -43,14 +43,14 @@ def frechet_distance(a: Law, b: Law) -> float:
     return float(means + cov_a_DD.trace() + cov_b_DD.trace()) - 2 * root_trace(cov_a_DD, cov_b_DD)
 
 
-def frechet_of_features(feature_a_ND: Tensor, feature_b_ND: Tensor) -> float:
-    """Return the distance of two sets of features, covariances with divisor N - 1; quick for few features of many
-    dimensions.
+def frechet_of_features(feature_a_ND: Tensor, feature_b_ND: Tensor, divisor: str = "n-1") -> float:
+    """Return the distance of two sets of features, covariances with divisor N - 1 or N (`n`); quick for few features of
+    many dimensions.
 
     The trace of the root is the nuclear norm of the product of the centred features, a matrix of one row and one
     column an image.
     """
-    a_ND, b_ND = (_centred(feature_ND.double()) for feature_ND in (feature_a_ND, feature_b_ND))
+    a_ND, b_ND = (_centred(feature_ND.double(), divisor) for feature_ND in (feature_a_ND, feature_b_ND))
     means = (feature_a_ND.double().mean(0) - feature_b_ND.double().mean(0)).square().sum()
     if max(len(a_ND), len(b_ND)) > a_ND.shape[1]:
         trace = root_trace(a_ND.T @ a_ND, b_ND.T @ b_ND)
@@ -59,10 +59,11 @@ def frechet_of_features(feature_a_ND: Tensor, feature_b_ND: Tensor) -> float:
     return float(means + a_ND.square().sum() + b_ND.square().sum()) - 2 * trace
 
 
-def _centred(feature_ND: Tensor) -> Tensor:
+def _centred(feature_ND: Tensor, divisor: str) -> Tensor:
     """Return features whose outer products sum up to the covariance."""
     assert len(feature_ND) >= 2, f"a covariance needs 2 features, got {len(feature_ND)}"
-    centred_ND: Tensor = (feature_ND - feature_ND.mean(0)) / (len(feature_ND) - 1) ** 0.5
+    number = len(feature_ND) if divisor == "n" else len(feature_ND) - 1
+    centred_ND: Tensor = (feature_ND - feature_ND.mean(0)) / number**0.5
     return centred_ND
 
 

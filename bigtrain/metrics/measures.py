@@ -211,7 +211,7 @@ class PerClassMeasure:
         name, generated, real = self.main_figure(subject.extractor), subject.generated.classes, subject.images.classes
         assert generated is not None
         assert real is not None
-        distances = distances_within(generated, real)
+        distances = distances_within(generated, real, subject.settings.covariance_divisor)
         subject.details[name] = {
             str(label): {
                 "distance": distance, "num_generated": len(generated.of(label)), "num_real": len(real.of(label))

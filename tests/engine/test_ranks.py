@@ -18,6 +18,7 @@ def everything(ranks, factor):
     ranks.barrier()
     return {
         "gathered": ranks.gather_objects({"rank": ranks.rank}),
+        "gathered_to_main": ranks.gather_to_main({"rank": ranks.rank}),
         "from_1": ranks.broadcast_object(f"word of {ranks.rank}", source=ranks.world - 1),
         "any_of_none": ranks.any_true(False),
         "any_of_last": ranks.any_true(ranks.rank == ranks.world - 1),
@@ -34,6 +35,7 @@ def test_two_ranks_hear_each_other():
     answers = run_ranks(2, everything, 10.0)
     for rank, answer in enumerate(answers):
         assert answer["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert answer["gathered_to_main"] == ([] if rank else [{"rank": 0}, {"rank": 1}])
         assert answer["from_1"] == "word of 1"
         assert answer["any_of_none"] is False
         assert answer["any_of_last"] is True
@@ -48,7 +50,7 @@ def test_two_ranks_hear_each_other():
 def test_a_single_rank_needs_no_process_group():
     answer = everything(Ranks.single(), 10.0)
     assert not torch.distributed.is_initialized()
-    assert answer["gathered"] == [{"rank": 0}]
+    assert answer["gathered"] == answer["gathered_to_main"] == [{"rank": 0}]
     assert answer["from_1"] == "word of 0"
     assert [answer[key] for key in ("any_of_none", "any_of_last", "all_but_first", "all")] == [False, True, False, True]
     assert answer["sum"] == answer["mean"] == [10.0, 1.0]

@@ -2,6 +2,8 @@
 hand."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -96,12 +98,30 @@ def test_first_images_of_every_class_are_kept_in_any_order():
     assert torch.equal(kept[0].feature_MD, kept[1].feature_MD)
 
 
+def test_features_by_class_are_copied_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch):
+    copied, cat = [], torch.cat
+
+    def counted(tensors: Sequence[Tensor], *args: Any, **options: Any) -> Tensor:
+        copied.append(sum(len(tensor) for tensor in tensors if tensor.dim() == 2))
+        return cat(tensors, *args, **options)
+
+    monkeypatch.setattr("bigtrain.metrics.classes.torch.cat", counted)
+    collector = ClassCollector(num_classes=2, dims=1, max_images=400)
+    for part in torch.split(torch.arange(2000), 5):
+        collector.add(part, part % 2, part[:, None].float())
+    assert collector.collect(ONE_PROCESS).label_M.bincount().tolist() == [200, 200]
+    assert sum(copied) <= 3 * 2000
+
+
 def test_distance_within_a_class_is_that_of_its_features():
     label = torch.tensor([0] * 9 + [1] * 9 + [2])
     a, b = (ClassFeatures(label, drawn(19, 3, seed=seed)) for seed in (1, 2))
     found = distances_within(a, b)
     assert set(found) == {0, 1}  # one image has no covariance
     assert found[1] == pytest.approx(frechet_of_features(a.feature_MD[9:18], b.feature_MD[9:18]))
+    with_n = distances_within(a, b, "n")[1]
+    of_means = float((a.feature_MD[9:18].mean(0) - b.feature_MD[9:18].mean(0)).square().sum())
+    assert with_n - of_means == pytest.approx((found[1] - of_means) * 8 / 9)
 
 
 def test_extrapolation_finds_the_distance_without_bias():
