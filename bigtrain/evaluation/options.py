@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from bigtrain.evaluation.protocols import NamedProtocol
 from bigtrain.evaluation.subjects import Choice, Drawing, Generator, Subject
 from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PER_CLASS, PRDC, metric_name
-from bigtrain.metrics.settings import EvaluationSettings
+from bigtrain.metrics.settings import FEWEST_IMAGES, EvaluationSettings
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.truncation import Truncation
@@ -23,6 +23,7 @@ DEFAULT_NUM_IMAGES = 50_000
 INCEPTION = "inception"
 DIVISORS = {"N - 1": "n-1", "N": "n"}  # of protocols, as settings have them
 
+FIXED_SECTIONS = ("kernel", "score", "prdc")  # of settings; a protocol's where it has them, else defaults
 SHORT_PRDC = "prdc"  # in the features of the first metric
 
 
@@ -72,6 +73,7 @@ class Options:
         found |= self._inception(found)
         if self.protocol is not None:
             found["covariance_divisor"] = DIVISORS[self.protocol.covariance_divisor]
+            found |= {section: dict(self.protocol.settings.get(section, {})) for section in FIXED_SECTIONS}
         if self.batch_images is not None:
             found["batch_images"] = self.batch_images
         if self.seed is not None:
@@ -82,6 +84,8 @@ class Options:
             return EvaluationSettings.model_validate(found)
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:  # of settings that contradict each other; the sentence says which
+                raise UsageError(f"{first['msg'].removeprefix('Value error, ')}") from error
             raise UsageError(
                 f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}; correct that option"
             ) from error
@@ -126,11 +130,12 @@ class Options:
     def _num_images(self, subject: Subject, base: Mapping[str, Any]) -> int:
         fixed = None if self.protocol is None else self.protocol.num_images
         there = subject.num_images
-        wanted = self.num_images or fixed or there or base.get("num_images", DEFAULT_NUM_IMAGES)
-        if there is not None and wanted > there:
-            raise UsageError(
-                f"{wanted} images are asked for, and {subject.label} holds {there}; add more, or leave --num out"
-            )
+        known = (self.num_images, fixed, there, base.get("num_images"), DEFAULT_NUM_IMAGES)
+        wanted = next(number for number in known if number is not None)
+        if there is not None and there < max(wanted, FEWEST_IMAGES):
+            needs = f"--protocol {self.protocol.name} needs {wanted}" if self.protocol is not None and fixed else ""
+            needs = needs or f"{max(wanted, FEWEST_IMAGES)} are needed"
+            raise UsageError(f"{subject.label} holds {there} images, and {needs}; add more, or ask for fewer")
         return int(wanted)
 
 

@@ -42,6 +42,8 @@ class NamedProtocol:
     """How ours departs from the original, a sentence each."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Further options and their values."""
+    settings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Further settings of the evaluation, by section and key."""
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON values, for the protocol of a figure."""
@@ -125,10 +127,12 @@ _add(
         covariance_divisor="N - 1",
         differences=(
             "the TensorFlow graph itself is replaced by torch-fidelity's port of it",
-            "its reference files hold moments (mu, sigma), which --real takes for the FID, and 10,000 images (arr_0); "
-            "precision and recall here are over the images that --real holds, neighbourhoods by our own settings",
+            "its reference files hold moments (mu, sigma) and 10,000 images (arr_0), and --real FILE takes the FID to "
+            "the moments and precision and recall to the images, as there; another --real serves for all of them",
+            "parts of the inception score are dealt at random here, and are 5,000 images in their order there",
             "sFID, in the features of an inner layer, is not made",
         ),
+        settings={"prdc": {"neighbours": 3, "max_images": 50_000}},
     )
 )
 _add(
@@ -145,9 +149,14 @@ _add(
             "with `clean` or `friendly` do not compare",
             "the number of generated images there is that of the reference for small data sets: give --real what its "
             "table says",
+            "balls of precision and recall are closed here and open there",
             "the official BigGAN of 128 px gets 7.66 and an inception score of 128.5 there, 10.14 and 96.7 in another "
             "collection of models",
         ),
+        settings={
+            "score": {"splits": 1},
+            "prdc": {"neighbours": 5, "density_neighbours": 5, "max_images": 50_000},
+        },
     )
 )
 _add(
@@ -177,6 +186,7 @@ _add(
         differences=(
             "moments are summed in float64 here",
             "all metrics see an image in one pass here",
+            "kernel distance, precision and recall look at 10,000 images of each set at most here, and at all there",
         ),
     )
 )

@@ -1,5 +1,6 @@
 """What is judged against: real images that are named, or those that a generator was trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bigtrain.data.index import INDEX_NAME
@@ -9,9 +10,7 @@ from bigtrain.evaluation.images import ImageSet, Shards, as_real, open_images
 from bigtrain.evaluation.subjects import Generator, Subject
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.features import RealImages
-from bigtrain.metrics.measures import MEASURES
 from bigtrain.metrics.reference import RealMoments, holds_moments, read_moments
-from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.recipe.errors import DataError, UsageError
 
 TRAINING = "training"
@@ -19,26 +18,27 @@ SPLITS = {TRAINING: ShardSet.training, "held-out": ShardSet.holdout, "all": Shar
 """Parts of a run's own shards, by the name of the option."""
 
 
-def open_real(
-    real: str | None, split: str | None, subject: Subject, settings: EvaluationSettings, ranks: Ranks
-) -> RealImages | RealMoments:
+def open_real(real: str | None, split: str | None, subject: Subject, ranks: Ranks) -> RealImages | RealMoments:
     """Return the real images, or what a file of another tool says of them.
 
     Args:
         real: shards, a folder or zip of images, or an `.npz` of images or of moments (mu, sigma); None: those that the
-            subject was trained on. A file with both, as ADM's, is read for its moments where they are enough.
+            subject was trained on. Of a file with both, as ADM's, the moments are what Frechet distances are taken to,
+            in features of as many dimensions, and the images are for all else.
         split: which part of the subject's own, a name of SPLITS, also where `real` says that these lie elsewhere now;
             None: training, or all that `real` names.
         subject: what is judged.
-        settings: of the evaluation.
         ranks: the processes, which call this together.
 
     Raises:
         DataError: they are not there, damaged, or of another size than the subject's.
         UsageError: nothing says which.
     """
-    if real is not None and _moments_are_enough(Path(real), settings):
-        return read_moments(Path(real), subject.image)
+    moments = None
+    if real is not None and holds_moments(Path(real)):
+        moments = read_moments(Path(real), subject.image)
+        if PIXELS not in npz_arrays(Path(real)):
+            return moments
     if real is None or split is not None:
         images: ImageSet = _trained_on(subject, split or TRAINING, real)
     else:
@@ -49,14 +49,7 @@ def open_real(
             f"images of {subject.label} are {ours} and those of {images.place} are {theirs}; bring both to one size "
             "and number of channels: `bigtrain shards folder` does"
         )
-    return as_real(images, ranks)
-
-
-def _moments_are_enough(path: Path, settings: EvaluationSettings) -> bool:
-    if not holds_moments(path):
-        return False
-    needs_images = any(MEASURES.get(metric.measure).needs_images for metric in settings.measured)
-    return not needs_images or PIXELS not in npz_arrays(path)
+    return replace(as_real(images, ranks), known=moments)
 
 
 def _trained_on(subject: Subject, split: str, elsewhere: str | None) -> Shards:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from bigtrain.evaluation.subjects import Subject, open_subjects
 from bigtrain.metrics.evaluation import Evaluator, build_evaluator
 from bigtrain.metrics.features import RealImages
 from bigtrain.metrics.settings import EvaluationSettings
-from bigtrain.recipe.errors import UsageError
 
 Load = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 
@@ -70,16 +68,15 @@ class Session:
     def _evaluator(self, subject: Subject, settings: EvaluationSettings) -> Evaluator:
         """Return the evaluator of these settings and real images, the one from before where there was one."""
         ranks = self.launch.ranks
-        real = open_real(self.options.real, self.options.split, subject, settings, ranks)
+        real = open_real(self.options.real, self.options.split, subject, ranks)
         if isinstance(real, RealImages):
             real = replace(real, load=self._with_between(real.load), between=lambda: self.between())
         key = (settings.model_dump_json(), real.content_hash)
         if key not in self._evaluators:
             cache = self.options.cache or default_cache(subject)
-            with _writable(cache):
-                self._evaluators[key] = build_evaluator(
-                    settings, real, cache, self.launch.device, ranks, self.options.weights
-                )
+            self._evaluators[key] = build_evaluator(
+                settings, real, cache, self.launch.device, ranks, self.options.weights
+            )
         return self._evaluators[key]
 
     def _with_between(self, load: Load) -> Load:
@@ -96,11 +93,3 @@ def default_cache(subject: Subject) -> Path:
     if subject.run_folder is not None:
         return subject.run_folder.resolve().parent / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigtrain"
-
-
-@contextmanager
-def _writable(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise UsageError(f"the cache {cache} cannot be written ({error}); name another folder with --cache") from error

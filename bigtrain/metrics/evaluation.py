@@ -99,13 +99,21 @@ class Evaluator:
 
     def reference(self, name: str) -> Law | None:
         """Return mean and covariance of all real features of an extractor; None: not on this rank, or not needed."""
-        if isinstance(self.real, RealMoments):
-            return self.real
+        known = self._known(name)
+        if known is not None:
+            return known
         statistics = self.statistics.get(name)
         if statistics is None or not self._keep[name].moments:
             return None
         law: Law = statistics.whole.moments.law(self.settings.covariance_divisor)
         return law
+
+    def _known(self, name: str) -> RealMoments | None:
+        """Return the moments that were given for an extractor's features, where they were."""
+        if isinstance(self.real, RealMoments):
+            return self.real
+        known = self.real.known
+        return known if known is not None and len(known.mean_D) == self.extractors[name].dims else None
 
     def evaluate(
         self, generate: Generate, sampling: Mapping[str, Any] | None = None, labels: Labels | None = None
@@ -246,7 +254,9 @@ class Evaluator:
         if isinstance(self.real, RealMoments):
             return {"real_known": "mean and covariance, by the divisor of the tool that wrote them"}
         num_real, num_same = self.real.num_images, sample_size(self.settings, self.real.num_images)
-        return {"num_real": num_real, "num_same_size": num_same, "num_real_rest": num_real - num_same}
+        numbers = {"num_real": num_real, "num_same_size": num_same, "num_real_rest": num_real - num_same}
+        known = {name: found.content_hash for name in self.extractors if (found := self._known(name)) is not None}
+        return numbers | ({"real_moments": known} if known else {})
 
 
 def _measure(metric: Metric) -> Measure:

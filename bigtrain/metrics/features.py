@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bigtrain.metrics.exchange import Ranks
+from bigtrain.metrics.reference import RealMoments
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.registry import Registry
@@ -44,6 +45,9 @@ class RealImages:
     """Sample numbers (0..num_images-1) -> images, uint8 [N, C, H, W], and labels, int64 [N]; may raise DataError."""
     between: Callable[[], None] = lambda: None
     """Called between parts of long work on them; may raise to end it."""
+    known: RealMoments | None = None
+    """Mean and covariance, of more images than these, that Frechet distances are taken to in features of as many
+    dimensions; None: these images are all that there is."""
 
 
 class ExtractorSettings(Protocol):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -157,6 +158,23 @@ def test_moments_of_real_images_go_out_and_come_back(
     assert "needs the real images" in capsys.readouterr().err
 
 
+def test_of_a_file_with_moments_and_images_each_serves_its_metrics(toy_run: Path, tmp_path: Path) -> None:
+    moments, pictures, both = (tmp_path / f"{name}.npz" for name in ("moments", "pictures", "both"))
+    evaluate(tmp_path / "a.json", toy_run, "--export-real", moments)
+    drawn = load(toy_run).sample(20)
+    save_npz(pictures, drawn)
+    np.savez(both, arr_0=drawn.permute(0, 2, 3, 1).numpy(), **np.load(moments))
+    asked = ["--metrics", "fd_random,fd_random_infinity,prdc", "--cache", tmp_path / "cache"]
+    found = evaluate(tmp_path / "b.json", toy_run, "--real", both, *asked)
+    to_images = evaluate(tmp_path / "c.json", toy_run, "--real", pictures, *asked)
+    distances = evaluate(tmp_path / "d.json", toy_run, "--real", moments, "--metrics", "fd_random,fd_random_infinity")
+    assert found["figures"] == to_images["figures"] | distances["figures"]
+    assert found["figures"]["fd_random"] != to_images["figures"]["fd_random"]
+    assert found["protocol"]["real_moments"] == {"random": distances["protocol"]["real_content"]}
+    np.savez(both, arr_0=drawn.permute(0, 2, 3, 1).numpy(), mu=np.zeros(2048), sigma=np.eye(2048))  # of other features
+    assert evaluate(tmp_path / "e.json", toy_run, "--real", both, *asked)["figures"] == to_images["figures"]
+
+
 def test_held_out_images_may_be_the_reference(toy_run: Path, digits: Path, tmp_path: Path) -> None:
     record = evaluate(tmp_path / "a.json", toy_run, "--split", "held-out", "--real", digits)
     assert record["protocol"]["num_real"] == 10  # 5% of 200
@@ -216,14 +234,31 @@ def test_figures_of_two_protocols_stand_in_two_tables(
         (["RUN", "--truncation", "psi:0.5"], 2, "psi"),
         (["nowhere.json"], 6, "nowhere.json cannot be read"),
         (["RUN", "--protocol", "adm", "--num", "1000"], 2, "--protocol adm fixes --num 50000"),
+        (["RUN", "--num", "0"], 2, "num_images"),
+        (["RUN", "--metrics", "fd_random, fd_random"], 2, "names one twice; leave it out"),
+        (["NPZ", "--real", "NPZ", "--protocol", "adm"], 2, "holds 5 images, and --protocol adm needs 50000"),
+        (["ONE", "--real", "NPZ", "--metrics", "fd_random"], 2, "holds 1 images, and 4 are needed"),
+        (["NPZ", "--real", "NPZ", "--metrics", "fd_random", "--cache", "NPZ"], 2, "the cache "),
+        (["ODD"], 6, "holds no figures with their protocol"),
+        (["UNNAMED"], 6, "holds no figures with their protocol"),
+        (
+            ["RUN", "--protocol", "stylegan-fid50k-full", "--truncation-curve", "resample:0.5:1:0.5"],
+            2,
+            "fixes --truncation none",
+        ),
     ],
 )
 def test_wrong_questions_get_a_sentence(
     toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, sentence: str
 ) -> None:
     save_npz(tmp_path / "x.npz", torch.zeros(5, 1, 16, 16, dtype=torch.uint8))
-    places = {"RUN": str(toy_run), "NPZ": str(tmp_path / "x.npz")}
-    found = command_line(["evaluate", *(places.get(word, word) for word in words), "--cache", str(tmp_path / "cache")])
+    save_npz(tmp_path / "one.npz", torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
+    facts = {"images_seen": 1, "figures": {"fid": "x"}, "protocol": {}}
+    (tmp_path / "odd.json").write_text(json.dumps(facts))
+    (tmp_path / "unnamed.json").write_text(json.dumps(facts | {"figures": {"fid": 1}, "protocol": {"named": "adm"}}))
+    files = {"NPZ": "x.npz", "ONE": "one.npz", "ODD": "odd.json", "UNNAMED": "unnamed.json"}
+    places = {"RUN": str(toy_run)} | {word: str(tmp_path / name) for word, name in files.items()}
+    found = command_line(["evaluate", "--cache", str(tmp_path / "cache"), *(places.get(word, word) for word in words)])
     err = capsys.readouterr().err
     assert found == status, err
     assert sentence in err

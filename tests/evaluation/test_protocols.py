@@ -65,6 +65,10 @@ def test_a_protocol_brings_its_settings() -> None:
     assert clean.covariance_divisor == "n-1"
     stylegan = Options(protocol=PROTOCOLS.get("stylegan-fid50k-full")).settings(images)
     assert (stylegan.num_images, stylegan.covariance_divisor) == (50_000, "n")
+    studiogan = Options(protocol=PROTOCOLS.get("studiogan")).settings(images)
+    assert (studiogan.score.splits, studiogan.prdc.neighbours, studiogan.prdc.density_neighbours) == (1, 5, 5)
+    adm = Options(protocol=PROTOCOLS.get("adm")).settings(images)
+    assert (adm.score.splits, adm.prdc.neighbours, adm.prdc.max_images) == (10, 3, 50_000)
     several = Options(metrics=("fd_random", "fid"), resize="clean", num_images=9).settings(images)
     assert several.extractor_settings["inception"].resize == "clean"
     plain = Options(metrics=("fid",), num_images=9).settings(images)
