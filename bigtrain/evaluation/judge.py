@@ -51,13 +51,18 @@ class Judgement:
         """Return what `record`, or an evaluation while training, has written.
 
         Raises:
-            KeyError: it is something else.
+            KeyError, TypeError, ValueError: it is something else.
         """
+        protocol = dict(record["protocol"])
+        if "named" in protocol:
+            named = protocol["named"]
+            protocol["named"] = {**named, **{key: str(named[key]) for key in ("name", "source", "reference")}}
+            protocol["named"]["differences"] = list(named["differences"])
         return cls(
             str(record.get("what", label)),
             record["images_seen"],
-            dict(record["figures"]),
-            dict(record["protocol"]),
+            {str(name): float(value) for name, value in record["figures"].items()},
+            protocol,
             str(record.get("protocol_name", label)),
             tuple(record.get("by_seed", ())),
             dict(record.get("details", {})),

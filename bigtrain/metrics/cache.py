@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from bigtrain.recipe.errors import UsageError
+
 FACTS_KEY = "facts"  # under which the metadata of a file keeps its key's facts and what else was stored
 
 
@@ -41,18 +43,35 @@ def from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_cached(path: Path) -> bytes | None:
-    """Return a file's bytes, or None when it is not there or damaged (it is then made again and replaced)."""
+    """Return a file's bytes, or None when it is not there or damaged (it is then made again and replaced).
+
+    Raises:
+        UsageError: the folder cannot be read.
+    """
     try:
         data = path.read_bytes()
         from_bytes(data)
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise _refused(path, error) from error
     return data
 
 
 def write_cached(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it: other runs that share the folder see a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file aside and rename it: other runs that share the folder see a whole file or none.
+
+    Raises:
+        UsageError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_aside(path, data)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _write_aside(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{path.name}.aside-{os.getpid()}")
     try:
         with aside.open("wb") as stream:
@@ -62,3 +81,11 @@ def write_cached(path: Path, data: bytes) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"the cache {path.parent.parent} cannot be used ({error.strerror}: {error.filename}); mend its permissions, "
+        "free space, or have `bigtrain evaluate` keep another one with --cache (a run that trains has it beside its "
+        "folder)"
+    )

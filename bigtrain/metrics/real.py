@@ -95,7 +95,8 @@ def real_statistics(
         )
     facts = {name: _facts(real, *wanted, settings) for name, wanted in extractors.items()}
     paths = {name: cache / "real-statistics" / f"{key_of(facts[name])}.safetensors" for name in extractors}
-    found = {name: read_cached(path) for name, path in paths.items()} if ranks.rank == 0 else {}
+    kept = paths if ranks.rank == 0 else {}
+    found = ranks.together(lambda: {name: read_cached(path) for name, path in kept.items()})
     missing = ranks.broadcast_object([name for name in extractors if found.get(name) is None])
     if missing:
         collected = _extract(real, {name: extractors[name] for name in missing}, settings, ranks)

@@ -218,15 +218,16 @@ def _origin(file: WeightFile, sha256: str) -> str:
 
 
 def _copied(source: Path, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.aside-{os.getpid()}")
     try:
-        shutil.copyfile(source, aside)
-        aside.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise WeightsError(f"{path} cannot be written ({error}); free space, or name another folder") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

@@ -167,7 +167,10 @@ def _thresholds(arguments: argparse.Namespace) -> Range | None:
             raise UsageError(f"--truncation-curve has thresholds and a file of its own; leave --{option} out")
     if arguments.record or any(map(is_result, arguments.what)):
         raise UsageError("--truncation-curve judges generators into RUN/curves; leave --record and .json files out")
-    return Range.parse(arguments.truncation_curve)
+    thresholds = Range.parse(arguments.truncation_curve)
+    if arguments.protocol is not None:
+        PROTOCOLS.get(arguments.protocol).require({"truncation": str(thresholds.truncations[0])})
+    return thresholds
 
 
 def read_options(arguments: argparse.Namespace) -> Options:
@@ -181,7 +184,7 @@ def read_options(arguments: argparse.Namespace) -> Options:
     return Options(
         real=arguments.real,
         split=arguments.split,
-        metrics=None if arguments.metrics is None else tuple(arguments.metrics.split(",")),
+        metrics=None if arguments.metrics is None else tuple(map(str.strip, arguments.metrics.split(","))),
         num_images=None if arguments.num is None else _count("--num", arguments.num),
         batch_images=None if arguments.batch is None else _count("--batch", arguments.batch),
         truncation=None if arguments.truncation is None else Truncation.parse(arguments.truncation),

@@ -95,6 +95,8 @@ def test_files_are_known_by_sha256_or_by_name(tmp_path: Path, monkeypatch: pytes
         imported(given, tmp_path / "kept")
     with pytest.raises(WeightsError, match="is no file"):
         imported(tmp_path / "nothing", tmp_path / "kept")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        imported(by_name, by_name)  # no folder
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [by_name.name, FILE.name]
 
 
