@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bigtrain.engine.ranks import Ranks
-from bigtrain.recipe.errors import DivergenceError
+from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DivergenceError, StoppedError
+from bigtrain.recipe.progress import Progress
+from bigtrain.training.hooks import status
 from bigtrain.training.log import read_log
 from tests.rank_pool import run_ranks
 from tests.training.toy_runs import as_json, enter, play, status_lines, toy_overrides
@@ -34,6 +37,32 @@ def evaluated_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     )  # fmt: skip
     assert run_ranks(2, enter, [*overrides, "engine=ddp"]) == [0, 0]
     return folder
+
+
+def make_status_where_one_gives_way(ranks: Ranks) -> int:
+    """Have a stop end the copying of held-out shards on rank 1 alone; return how the hook leaves."""
+
+    def load(run: SimpleNamespace) -> list[object]:
+        if ranks.rank == 1:
+            raise StoppedError("stopped by SIGTERM")
+        return []
+
+    status._heldout_batches = load
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(log=SimpleNamespace(every_images=1)),
+        progress=Progress(),
+        feed=SimpleNamespace(wait_s=0),
+        launch=SimpleNamespace(ranks=ranks),
+    )
+    try:
+        status.Status(run, status.ProgressBar())
+    except BigtrainError as stop:
+        return stop.exit_status
+    return 0
+
+
+def test_a_stop_while_held_out_images_come_is_met_by_all_ranks() -> None:
+    assert run_ranks(2, make_status_where_one_gives_way) == [EXIT_REQUEUE] * 2
 
 
 def test_every_status_line_has_the_standard_figures(evaluated_run: Path) -> None:

@@ -69,7 +69,7 @@ class Status:
         self._bar = bar
         self._period_images = run.recipe.log.every_images
         self._since_s, self._since_images, self._since_wait_s = time.monotonic(), run.progress.images_seen, 0.0
-        self._heldout = _heldout_batches(run)
+        self._heldout = run.launch.ranks.together(lambda: _heldout_batches(run))  # shards may have to be copied
 
     def due(self, run: Run) -> bool:
         """When `log.every_images` were crossed, and at the end."""
