@@ -69,6 +69,8 @@ class ShardReader:
     def __init__(self, files: ShardFiles, index: FolderIndex) -> None:
         self.files = files
         self.index = index
+        self.most_open = OPEN_SHARDS
+        """Shards held open at once; a deleted file takes up its disk for as long as it is."""
         self.starts = np.concatenate([[0], np.cumsum([entry.samples for entry in index.shards])]).astype(np.int64)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -142,7 +144,7 @@ class ShardReader:
             self._open.move_to_end(shard)
             return self._open[shard]
         opened = _OpenShard(self.files.rows(shard))
-        if len(self._open) >= OPEN_SHARDS:
+        if len(self._open) >= self.most_open:
             self._open.popitem(last=False)[1].close()
         self._open[shard] = opened
         return opened

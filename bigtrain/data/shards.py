@@ -20,7 +20,7 @@ from bigtrain.data.holdout import Holdout, Part
 from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
 from bigtrain.data.order import Order, WindowedOrder
 from bigtrain.data.places import Staging, open_places
-from bigtrain.data.reader import BadSampleError, Sample, ShardReader
+from bigtrain.data.reader import OPEN_SHARDS, BadSampleError, Sample, ShardReader
 from bigtrain.data.shuffle import Integers
 from bigtrain.data.staging.files import StagedFiles
 from bigtrain.data.staging.prefetch import StagedOrder
@@ -141,7 +141,10 @@ class ShardSet:
     def order(self, seed: int, window_shards: int) -> Order:
         """Return the training order over this part; reading along it has shards copied ahead, where they are copied."""
         order, files = WindowedOrder(self.parts, self.part, seed, window_shards), self.reader.files
-        return StagedOrder(order, files) if isinstance(files, StagedFiles) else order
+        if not isinstance(files, StagedFiles):
+            return order
+        self.reader.most_open = min(OPEN_SHARDS, 2 * window_shards)  # a batch may lie in two windows
+        return StagedOrder(order, files)
 
     def read(self, number: int) -> tuple[bytes, int]:
         """Return the stored image of a sample, checked by its crc32, and its label.

@@ -11,13 +11,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bigtrain.data.disk import ASIDE, sync_folder
 from bigtrain.data.location import SHARD_SUFFIX
 from bigtrain.data.staging.fetch import Wanted, fetch
-from bigtrain.data.staging.locks import locked, try_lock
+from bigtrain.data.staging.locks import has_locks, locked, try_lock
 from bigtrain.data.staging.patience import Patience
 from bigtrain.data.writer import file_sha256
 from bigtrain.recipe.errors import DataError
@@ -25,6 +25,7 @@ from bigtrain.recipe.errors import DataError
 FOLDER_NAME = "bigtrain-shards"  # below data.cache_dir, so that nothing else there is ever deleted
 FULL = (errno.ENOSPC, errno.EDQUOT)
 GIB = 1 << 30
+DEAD_S = 24 * 3600.0  # where there are no locks: what has not changed for so long is of a process that is gone
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Cache:
         try:
             for folder in (self._locks, self._leases):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._has_locks = has_locks(self._room)
             self._remove_leftovers()
         except OSError as error:
             raise DataError(
@@ -73,15 +75,14 @@ class Cache:
         Raises:
             DataError: it cannot be copied, or there is no room for it.
         """
-        path = self.path(wanted)
-        if not self.has(wanted):
-            asked_s = time.time()
-            with locked(self._lock_of(wanted), self.patience) as lock:
-                assert lock is not None
-                if not self.has(wanted):
-                    _raise_failure(lock, asked_s)
-                    self._copy(wanted, lock, must=True)
-        return path
+        with self._in_use():
+            if not self.has(wanted):
+                asked_s = time.time()
+                with self._waited_for(wanted) as lock:
+                    if not self.has(wanted):
+                        _raise_failure(lock, asked_s)
+                        self._copy(wanted, lock, must=True)
+        return self.path(wanted)
 
     def prefetch(self, wanted: Wanted) -> bool:
         """Copy a file unless it is there, or another process copies it, or it has no room; tell whether it was copied.
@@ -89,10 +90,11 @@ class Cache:
         Raises:
             DataError: it cannot be copied.
         """
-        if self.has(wanted):
-            return False
-        with locked(self._lock_of(wanted), None) as lock:
-            return lock is not None and not self.has(wanted) and self._copy(wanted, lock, must=False)
+        with self._in_use():
+            if self.has(wanted):
+                return False
+            with locked(self._lock_of(wanted), None) as lock:
+                return lock is not None and not self.has(wanted) and self._copy(wanted, lock, must=False)
 
     def renew(self, wanted: Wanted) -> None:
         """Copy a file again that turned out damaged, unless another process has already.
@@ -101,8 +103,7 @@ class Cache:
             DataError: it cannot be copied.
         """
         asked_s = time.time()
-        with locked(self._lock_of(wanted), self.patience) as lock:
-            assert lock is not None
+        with self._in_use(), self._waited_for(wanted) as lock:
             path = self.path(wanted)
             with contextlib.suppress(FileNotFoundError):
                 if file_sha256(path) == wanted.sha256:
@@ -122,8 +123,33 @@ class Cache:
         with locked(self._room, self.patience):
             lease.write(self.path(each).name for each in wanted)
 
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"data.cache_dir: {self.folder} cannot be used any more ({error.strerror}); see that nothing clears it "
+                "while a run reads from it"
+            ) from error
+
     def _lock_of(self, wanted: Wanted) -> Path:
         return self._locks / wanted.sha256
+
+    @contextlib.contextmanager
+    def _waited_for(self, wanted: Wanted) -> Iterator[int]:
+        """Hold a file's lock, once whoever copies it has done."""
+        with locked(self._lock_of(wanted), self.patience, lambda: self._traces(wanted)) as lock:
+            assert lock is not None
+            yield lock
+
+    def _traces(self, wanted: Wanted) -> list[tuple[str, int]]:
+        """Return what a file being copied looks like: a copier that lives changes it."""
+        found = []
+        for path in self.folder.glob(f"{ASIDE}{wanted.sha256}*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.name, path.stat().st_mtime_ns))
+        return found
 
     def _copy(self, wanted: Wanted, lock: int, must: bool) -> bool:
         """Copy a file whose lock is held; False where it has no room and need not be there."""
@@ -202,14 +228,11 @@ class Cache:
         """Return the names that living processes have leased; leases of dead ones go."""
         names: set[str] = set()
         for path in self._leases.iterdir():
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                if try_lock(descriptor):
-                    path.unlink()
+            with contextlib.suppress(FileNotFoundError), path.open("r+b") as stream:
+                if try_lock(stream.fileno()) and self._is_dead(path):
+                    path.unlink(missing_ok=True)
                 else:
-                    names |= set(path.read_text().split())
-            finally:
-                os.close(descriptor)
+                    names |= set(stream.read().decode().split())
         return names
 
     def _remove_leftovers(self) -> None:
@@ -217,10 +240,16 @@ class Cache:
         for path in self.folder.glob(ASIDE + "*"):
             digest = path.name.removeprefix(ASIDE).partition(".")[0]
             with locked(self._locks / digest, None) as lock:
-                if lock is not None:
+                if lock is not None and self._is_dead(path):
                     path.unlink(missing_ok=True)
         with locked(self._room, self.patience):
             self._leased()
+
+    def _is_dead(self, path: Path) -> bool:
+        """Tell whether a file whose lock was had is of a process that is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._has_locks or time.time() - path.stat().st_mtime > DEAD_S
+        return True
 
 
 class Lease:

@@ -97,6 +97,7 @@ def _attempts(place: str, once: Callable[[], Result], patience: Patience) -> Res
 
 def _fill(wanted: Wanted, stream: BinaryIO, patience: Patience) -> None:
     stream.seek(0)
+    os.utime(stream.fileno())  # a sign of life for those who wait for it
     digest, received = hashlib.sha256(), 0
     for block in wanted.source.read(wanted.name):
         received += len(block)

@@ -51,3 +51,8 @@ class Patience:
         while (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(POLL_S, left_s))
             self.moved()
+
+    def poll(self) -> None:
+        """Sleep for as long as lies between two looks at what others do; they give the signs of life."""
+        time.sleep(POLL_S)
+        self.check()

@@ -84,12 +84,19 @@ def _copy_ahead(files: StagedFiles, order: WindowedOrder, position: Any, parent:
     leased: list[Wanted] = []
     while True:
         windows = [files.wanted(window.tolist()) for window in islice(order.windows_from(position.value), READ_AHEAD)]
-        needed = list(chain(*windows[:LEASED_WINDOWS]))
+        needed = _leasable(windows, cache.limit_bytes)
         if needed != leased:
             cache.renew_lease(lease, needed)
             leased = needed
         if not _copy_next(cache, chain(*windows), failures):
             time.sleep(POLL_S)
+
+
+def _leasable(windows: list[list[Wanted]], limit_bytes: int | None) -> list[Wanted]:
+    """Return the shards of the present window, and of the next where both fit the cache."""
+    needed = {wanted.sha256: wanted for wanted in chain(*windows[:LEASED_WINDOWS])}
+    fits = limit_bytes is None or sum(wanted.max_bytes for wanted in needed.values()) <= limit_bytes
+    return list(needed.values()) if fits else windows[0]
 
 
 def _copy_next(cache: Cache, coming: Iterable[Wanted], failures: "_Failures") -> bool:

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -32,6 +33,15 @@ def make_cache(cache_dir, limit_bytes=None):
 
 def there(cache, wanted):
     return [number for number, each in enumerate(wanted) if cache.path(each).exists()]
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """One that was stopped would never end by itself, and pytest would wait for it."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def forked(function, *arguments):
@@ -121,6 +131,9 @@ def test_a_waiter_takes_over_from_a_killed_copier(wanted, cache_dir):
     waiter = forked(cache.obtain, wanted[0])
     time.sleep(0.3)
     assert waiter.is_alive()
+    assert cache.patience.signs == 0, "whoever waits for one that hangs must not look alive"
+    os.utime(next(folder.glob(ASIDE + "*")))
+    wait_until(lambda: cache.patience.signs)
     process.kill()
     process.join()
     waiter.join(30)
@@ -171,6 +184,35 @@ def test_where_there_are_no_locks_copies_are_whole_all_the_same(wanted, cache_di
     assert [cache.path(each).read_bytes() for each in wanted[:2]] == [
         (each.source.folder / each.name).read_bytes() for each in wanted[:2]
     ]
+
+
+def test_where_there_are_no_locks_what_living_processes_need_stays_for_a_day(wanted, cache_dir, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("bigtrain.data.staging.locks.fcntl.flock", no_locks)
+    copier = forked(copy_and_die, cache_dir, wanted[0], signal.SIGSTOP)
+    folder = cache_dir / cache_module.FOLDER_NAME
+    wait_until(lambda: list(folder.glob(ASIDE + "*")))
+    cache = make_cache(cache_dir)
+    cache.renew_lease(cache.lease(), wanted[:1])
+    make_cache(cache_dir)
+    copier.kill()
+    copier.join()
+    left = [*folder.glob(ASIDE + "*"), *folder.glob("leases/*")]
+    assert len(left) == 2, left
+    for path in left:
+        os.utime(path, (0, 0))
+    make_cache(cache_dir)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_cache_that_is_cleared_away_during_a_run_is_a_sentence(wanted, cache_dir):
+    cache = make_cache(cache_dir)
+    shutil.rmtree(cache_dir)
+    for use in (cache.obtain, cache.prefetch, cache.renew):
+        with pytest.raises(DataError, match=r"cannot be used any more \(No such file or directory\); see that nothing"):
+            use(wanted[0])
 
 
 def wait_until(is_so, limit_s=30.0):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,9 +156,26 @@ def test_workers_copy_ahead_of_need_and_their_helper_ends_with_the_order(origin,
     assert helper.exitcode == -signal.SIGKILL
 
 
-def wait_until(is_so, limit_s=30.0):
-    import time
+@pytest.mark.parametrize(("limit_gib", "shards_leased"), [(None, 4), (1.0, 4), (1e-4, 2)])
+def test_the_next_window_is_kept_where_two_fit(origin, cache_dir, copies, limit_gib, shards_leased):
+    order = staged(origin, cache_dir, limit_gib).order(5, 2)
+    order.samples([0])
+    wait_until(lambda: any(path.stat().st_size for path in copies.glob("leases/*")))
+    assert [len(path.read_text().split()) for path in copies.glob("leases/*")] == [shards_leased]
 
+
+def test_copies_that_were_deleted_are_not_held_open_past_two_windows(origin, cache_dir, copies):
+    shards = staged(origin, cache_dir)
+    shards.order(5, 1)
+    for number in (0, 20, 35, 40, 50, 60):  # one of each shard
+        numbers_read(shards, [number])
+        for path in copies.glob("*.tar"):
+            path.unlink()
+    held = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert sum(name.startswith(str(copies)) and ".tar" in name for name in held) == 2
+
+
+def wait_until(is_so, limit_s=30.0):
     end_s = time.monotonic() + limit_s  # a hang detector
     while not is_so():
         assert time.monotonic() < end_s
