@@ -83,10 +83,12 @@ def test_an_audit_stands_in_the_run_folder_and_says_what_it_found(run_dir, capsy
 
 
 def test_the_same_audit_twice_is_the_same_bytes(run_dir, tmp_path):
-    for name in ("first", "second"):
-        assert cli.main(["audit", str(run_dir), *QUICK, "--json", str(tmp_path / name / "audit.json")]) == 0
-    first, second = (tmp_path / name / "audit.json" for name in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
+    first = run_dir / "audits" / "000000000032.json"
+    if not first.is_file():  # this test alone
+        assert cli.main(["audit", str(run_dir), "--num", "128"]) == 0
+    second = tmp_path / "audit" / first.name
+    assert cli.main(["audit", str(run_dir), "--num", "128", "--json", str(second)]) == 0
+    assert second.read_bytes() == first.read_bytes()
 
 
 def test_audited_images_are_those_that_sample_draws_for_their_labels(run_dir):
