@@ -34,7 +34,7 @@ def end_on_node(ranks, overrides, disk):
     os._exit(enter_on_node(ranks, overrides, disk))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_run_of_two_ranks_from_a_url_is_the_run_from_the_folder(digits, local_run, tmp_path, workers):
     with serving(digits) as server:
         overrides = toy_overrides(server.url, tmp_path / "run", *FEW, f"data.num_workers={workers}")

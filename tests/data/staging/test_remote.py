@@ -111,10 +111,12 @@ def test_what_passes_is_outlived_and_each_failure_is_logged_once(origin, server,
     assert re.search(PASSING[kind], messages[-1])
 
 
-STAYING = [(kind, 0) for kind in (*PASSING, "403")] + [(kind, 2) for kind in ("stall", "wrong", "403")]
+STAYING = [(kind, 0) for kind in ("500", "cut", "more", "wrong", "403")] + [(kind, 2) for kind in ("stall", "403")]
+ALL_STAYING = [(kind, workers) for kind in (*PASSING, "403") for workers in (0, 2)]
+REST_STAYING = [pytest.param(*case, marks=pytest.mark.slow) for case in ALL_STAYING if case not in STAYING]
 
 
-@pytest.mark.parametrize(("kind", "workers"), STAYING)
+@pytest.mark.parametrize(("kind", "workers"), [*STAYING, *REST_STAYING])
 def test_what_stays_ends_in_a_sentence_and_no_wrong_pixel(origin, server, cache_dir, kind, workers, monkeypatch):
     monkeypatch.setattr(fetch, "ATTEMPTS", 2)
     monkeypatch.setattr(sources, "STALL_S", 0.2)
