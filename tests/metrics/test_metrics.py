@@ -176,17 +176,26 @@ def stored_digits(path: Path) -> RealImages:
     return real_images(stored["image"], stored["label"], "digits")  # the hash finds the classifier of all digits
 
 
-@pytest.fixture
-def digits_file(digits: RealImages, classifier: Extractor, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def digits_file(digits: RealImages, classifier: Extractor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_NCHW, label_N = digits.load(range(300))  # fewer are quicker
-    torch.save({"image": image_NCHW, "label": label_N}, tmp_path / "digits.pt")
-    return tmp_path / "digits.pt"
+    path = tmp_path_factory.mktemp("few") / "digits.pt"
+    torch.save({"image": image_NCHW, "label": label_N}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(shared_cache: Path, digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """Every figure by one process in batches of 64."""
+    cache = tmp_path_factory.mktemp("alone")
+    shutil.copytree(shared_cache / "classifiers", cache / "classifiers")  # one classifier, other statistics
+    return every_figure(ONE_PROCESS, cache, digits_file, 64)
 
 
 @pytest.mark.two_process
-def test_every_figure_is_the_same_in_one_two_and_three_processes(shared_cache: Path, digits_file: Path, tmp_path: Path):
-    shutil.copytree(shared_cache / "classifiers", tmp_path / "1" / "classifiers")  # one classifier, other statistics
-    alone = every_figure(ONE_PROCESS, tmp_path / "1", digits_file, 64)
+def test_every_figure_is_the_same_in_one_two_and_three_processes(
+    alone: Evaluation, shared_cache: Path, digits_file: Path, tmp_path: Path
+):
     for world in (2, 3):
         shutil.copytree(shared_cache / "classifiers", tmp_path / str(world) / "classifiers")
         for other in run_ranks(world, every_figure, tmp_path / str(world), digits_file, 64):
@@ -195,10 +204,12 @@ def test_every_figure_is_the_same_in_one_two_and_three_processes(shared_cache: P
             assert other.details.keys() == alone.details.keys()
 
 
-def test_batches_of_7_and_of_64_give_one_answer(shared_cache: Path, digits_file: Path, tmp_path: Path):
+def test_batches_of_7_and_of_64_give_one_answer(
+    alone: Evaluation, shared_cache: Path, digits_file: Path, tmp_path: Path
+):
     shutil.copytree(shared_cache / "classifiers", tmp_path / "classifiers")
-    small, large = (every_figure(ONE_PROCESS, tmp_path, digits_file, size).figures for size in (7, 64))
-    assert small == pytest.approx(large, rel=1e-4)
+    small = every_figure(ONE_PROCESS, tmp_path, digits_file, 7).figures
+    assert small == pytest.approx(alone.figures, rel=1e-4)
 
 
 def stop_in_the_middle(ranks: Any, cache: Path, digits_file: Path, read: Path) -> None:
