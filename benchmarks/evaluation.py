@@ -25,7 +25,7 @@ from bigtrain.metrics.collect import Keep, Segment, SetCollector
 from bigtrain.metrics.exchange import ONE_PROCESS
 from bigtrain.metrics.extractors.inception import load_inception
 from bigtrain.metrics.features import Extractor
-from bigtrain.metrics.frechet import frechet_distance
+from bigtrain.metrics.frechet import frechet_distance, frechet_of_features
 from bigtrain.metrics.kernel import KernelSettings, kernel_distance
 from bigtrain.metrics.moments import GaussianLaw
 from bigtrain.metrics.prdc import PrdcSettings, prdc
@@ -39,12 +39,12 @@ BATCH_IMAGES = min(32, NUM_IMAGES)
 SIDE = 64
 
 
-def covariance(dims: int, num: int, decay: float, generator: torch.Generator) -> Tensor:
-    """Return the covariance of `num` random features whose scales fall with a power of their place."""
+def drawn(dims: int, num: int, decay: float, generator: torch.Generator) -> Tensor:
+    """Return `num` random features whose scales fall with a power of their place, float64."""
     scale_D = torch.arange(1, dims + 1, dtype=torch.float64) ** -decay
     turn_DD = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64, generator=generator)).Q
-    feature_ND = torch.randn(num, dims, dtype=torch.float64, generator=generator) * scale_D.sqrt() @ turn_DD
-    return torch.cov(feature_ND.T)
+    feature_ND: Tensor = torch.randn(num, dims, dtype=torch.float64, generator=generator) * scale_D.sqrt() @ turn_DD
+    return feature_ND - feature_ND.mean(0)
 
 
 def their_distance(a_DD: Tensor, b_DD: Tensor) -> float:
@@ -74,10 +74,15 @@ def trace_rows() -> Iterator[Row]:
         ("ill-conditioned", 4 * DIMS, 2.0),
         ("fewer images than dimensions", DIMS // 2, 0.3),
     ):
-        a_DD, b_DD = (covariance(DIMS, num, decay, generator) for _ in range(2))
+        features = [drawn(DIMS, num, decay, generator) for _ in range(2)]
+        covariances = [torch.cov(feature_ND.T) for feature_ND in features]
         name = f"trace, {title}, {DIMS} dims"
-        yield compare(name, lambda a=a_DD, b=b_DD: our_distance(a, b), lambda a=a_DD, b=b_DD: their_distance(a, b), 3)
-        yield agreement(name, our_distance(a_DD, b_DD), their_distance(a_DD, b_DD))
+        yield compare(name, lambda c=covariances: our_distance(*c), lambda c=covariances: their_distance(*c), 3)
+        yield agreement(name, our_distance(*covariances), their_distance(*covariances))
+        if num < DIMS:
+            name = f"trace, {title}, from features"
+            yield compare(name, lambda f=features: frechet_of_features(*f), lambda c=covariances: their_distance(*c), 3)
+            yield agreement(name, frechet_of_features(*features), their_distance(*covariances))
 
 
 def random_inception(folder: Path) -> Extractor:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
+from bigtrain.metrics.collect import FeatureSet
 from bigtrain.metrics.frechet import frechet_distance, frechet_of_features, root_trace
+from bigtrain.metrics.measures import distance_between
 from bigtrain.metrics.moments import GaussianLaw, Moments
 
 SPECTRA = {
@@ -81,7 +83,14 @@ def test_constant_features_have_the_distance_of_their_means():
 def test_distance_of_features_is_that_of_their_moments(num: tuple[int, int]):
     generator = torch.Generator().manual_seed(3)
     a, b = (torch.randn(n, 20, generator=generator) for n in num)
-    assert frechet_of_features(a, b) == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)), rel=1e-6)
+    moments = [Moments.of(feature_ND) for feature_ND in (a, b)]
+    assert frechet_of_features(a, b) == pytest.approx(frechet_distance(*moments), rel=1e-6)
+    by_number = [one.law("n") for one in moments]
+    assert frechet_of_features(a, b, "n") == pytest.approx(frechet_distance(*by_number), rel=1e-6)
+    sets = [FeatureSet(one, feature_ND) for one, feature_ND in zip(moments, (a, b), strict=True)]
+    assert distance_between(*sets, "n") == pytest.approx(frechet_distance(*by_number), rel=1e-6)
+    first_alone = [FeatureSet(one.moments, one.feature_ND[:5]) for one in sets]  # what is kept is not all
+    assert distance_between(*first_alone, "n-1") == frechet_distance(*moments)
 
 
 def test_divisor_of_the_covariance():
