@@ -32,8 +32,8 @@ def test_score_is_torch_fidelitys_in_any_batches(num: int, splits: int):
         sums.update(place_N, logit_NK[place_N])
     score = sums.score(lambda value: value)
     theirs = isc_features_to_metric(logit_NK, splits=min(splits, num))
-    assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
-    assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-6, abs=1e-9)
+    assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-8)
+    assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-6, abs=1e-8)
 
 
 def test_score_of_sure_and_varied_logits_is_the_number_of_classes():
