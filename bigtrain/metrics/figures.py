@@ -5,7 +5,7 @@ A Frechet distance is `fid` in Inception's features and `fd_KIND` in an extracto
 to trust a figure, and rank nothing.
 """
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -69,4 +69,4 @@ def _member(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def is_finite(value: object) -> bool:
     """Tell whether a JSON value is a figure that can be compared."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

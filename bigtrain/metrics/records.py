@@ -94,7 +94,7 @@ def read_record(path: Path) -> EvaluationRecord | None:
             best_average=content.get("best_average"),
             details=dict(content.get("details", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

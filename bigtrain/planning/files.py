@@ -1,5 +1,7 @@
 """Files that a verb writes for people to keep: none is replaced by other content unasked."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from bigtrain.recipe.errors import UsageError
@@ -18,6 +20,16 @@ def check_target(path: Path) -> None:
             raise UsageError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def check_ending(option: str, path: Path, endings: Sequence[str]) -> None:
+    """Refuse a file of another kind, which may be somebody's recipe or log, before it is replaced.
+
+    Raises:
+        UsageError: the name does not end so.
+    """
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{option} {path}: its name has to end in {' or '.join(endings)}; name such a file")
 
 
 def check_new(path: Path, content: str, force: bool) -> None:
@@ -55,14 +67,23 @@ def replace(path: Path, content: str) -> None:
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whatever was there.
+    """Write a file, whatever was there; a reader sees the old one or the whole new one.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be written; what was there is as it was.
     """
     check_target(path)
+    aside = path.with_name(f".{path.name}.aside-{os.getpid()}")
     try:
-        path.write_bytes(content)
+        if path.exists() and not path.is_file():  # a terminal or a pipe
+            path.write_bytes(content)
+            return
+        try:
+            aside.write_bytes(content)
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise _unusable(path, error) from error
 

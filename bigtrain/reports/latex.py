@@ -22,7 +22,8 @@ NOT_IN_FOOTNOTES = ("versions", "named")
 
 def escaped(text: object) -> str:
     """Return text that LaTeX prints as it is, on one line."""
-    return " ".join("".join(SPECIAL.get(letter, letter) for letter in str(text)).split())
+    writable = str(text).encode(errors="replace").decode()  # without halves of surrogate pairs
+    return " ".join("".join(SPECIAL.get(letter, letter) for letter in writable).split())
 
 
 def latex(records: Sequence[RunRecord], names: Sequence[str]) -> str:

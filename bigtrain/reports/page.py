@@ -85,7 +85,8 @@ def render(records: Sequence[RunRecord], now: datetime | None = None) -> str:
     template = environment.get_template("report.html")
 
     def page(shown: dict[Path, Shown]) -> str:
-        return template.render(**content, data=_data(content, shown), shown=shown)
+        text = template.render(**content, data=_data(content, shown), shown=shown)
+        return text.encode(errors="replace").decode()  # half a surrogate pair, as JSON and folders' names may have
 
     frames = [frame.path for each in content["frames"] for frame in each]
     budget = MOST_BYTES - len(page({}).encode())

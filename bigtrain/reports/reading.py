@@ -3,6 +3,7 @@ never the page."""
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ def parse_events(lines: Iterable[bytes]) -> tuple[list[Event], int]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+    """Whether a JSON value is a finite number, and not an integer too large to be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def numbers(found: object) -> dict[str, float]:

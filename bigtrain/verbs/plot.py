@@ -37,12 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("there is nothing to write; give --out FILE.pdf, --tex FILE.tex, or both")
     if not 0 <= arguments.smooth < 1:
         raise UsageError(f"--smooth {arguments.smooth:g} is not a share; give a number from 0 up to 1, such as 0.9")
-    from bigtrain.planning.files import check_target, replace, replace_bytes
+    from bigtrain.planning.files import check_ending, check_target, replace, replace_bytes
     from bigtrain.reports.latex import latex
     from bigtrain.reports.lines import check_figures, lines_of
     from bigtrain.reports.plot import draw, format_of
     from bigtrain.reports.run import read_runs
 
+    if arguments.tex is not None:
+        check_ending("--tex", arguments.tex, (".tex",))
     for target in (arguments.out, arguments.tex):
         if target is not None:
             check_target(target)

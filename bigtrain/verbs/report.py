@@ -7,6 +7,7 @@ from bigtrain.cli import say
 from bigtrain.recipe.errors import EXIT_DONE
 
 DEFAULT_NAME = "report.html"
+ENDINGS = (".html", ".htm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: a folder is not a run's, the file cannot be written, or the extra `report` is not installed.
     """
-    from bigtrain.planning.files import check_target, replace  # Jinja2 and plotly take a second to import
+    from bigtrain.planning.files import check_ending, check_target, replace  # Jinja2 and plotly take a second to import
     from bigtrain.reports.page import render
     from bigtrain.reports.run import read_runs
 
-    records = read_runs(arguments.runs)
     out = arguments.out or arguments.runs[0] / DEFAULT_NAME
+    check_ending("--out", out, ENDINGS)
+    records = read_runs(arguments.runs)
     check_target(out)
     page = render(records)
     replace(out, page)

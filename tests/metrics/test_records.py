@@ -55,7 +55,7 @@ def test_a_file_from_before_there_were_watchers_is_the_trainings_own(tmp_path: P
 
 
 def test_what_is_no_evaluation_is_left_out(tmp_path: Path) -> None:
-    good = put(tmp_path, 10, "fid-50-aa", {"fid": 1.0, "kid": float("nan"), "recall": None}, protocol())
+    good = put(tmp_path, 10, "fid-50-aa", {"fid": 1.0, "kid": float("nan"), "recall": None, "is": 10**400}, protocol())
     folder = good.parent
     (folder / "000000000020-fid-50-aa.json").write_text(good.read_text())  # images that its name denies
     (folder / "000000000030-fid-50-aa.json").write_text(good.read_text()[:40])
@@ -66,6 +66,8 @@ def test_what_is_no_evaluation_is_left_out(tmp_path: Path) -> None:
     put(tmp_path, 70, "fid-50-aa", {"fid": 1.0}, {"sampling": None})
     put(tmp_path, 80, "fid-50-aa", {"fid": 1.0}, {})  # of no average
     (folder / "000000000090-fid-50-aa.json").mkdir()
+    (folder / "000000000100-fid-50-aa.json").write_text("[" * 100_000)
+    put(tmp_path, 110, "fid-50-aa", {"fid": 1.0}, protocol(), salt=float("inf"))
     records = read_records(tmp_path)
     assert [record.images_seen for record in records] == [10]
     assert records[0].figures == {"fid": 1.0}, "figures that are not finite rank nothing"

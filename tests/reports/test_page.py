@@ -167,6 +167,9 @@ def test_leaves_of_recipes() -> None:
         lambda run: [path.write_text('{"images_seen": "many"') for path in (run / "curves").glob("*.json")],
         lambda run: write_json(run / "audits" / "000000064000.json", {"pictures": ["x"], "protocol": 3}),
         lambda run: write_log(run, [{"event": "start", "images_seen": 0}, {"event": "status", "images_seen": 5}]),
+        lambda run: write_log(run, [{"event": "alarm", "images_seen": 1, "reason": "half a pair: \ud800"}]),
+        lambda run: write_log(run, [{"event": "status", "images_seen": 10**400, "loss_generator": 10**400}]),
+        lambda run: write_evaluation(run, 64000, {"fid": 10**400, "\ud800": 1.0}, "fid-1"),
     ],
 )
 def test_what_is_missing_or_damaged_leaves_the_rest(tmp_path: Path, spoil) -> None:
@@ -176,6 +179,7 @@ def test_what_is_missing_or_damaged_leaves_the_rest(tmp_path: Path, spoil) -> No
     text = render(read_runs([run]))
     assert len(data_of(text)["runs"]) == 1
     assert "</html>" in text
+    assert text.encode(), "what cannot be written as UTF-8 is replaced"
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
@@ -220,6 +224,35 @@ def test_the_verb_writes_the_page_and_says_where(tmp_path: Path, capsys: pytest.
     assert cli.main(["report", str(run), "--out", str(tmp_path / "none" / "x.html")]) == 2
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a run's folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["report", "--out"], ["plot", "--y", "fd_classifier", "--tex"]])
+def test_no_file_of_a_run_is_taken_for_the_target(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    before = (run / "log.jsonl").read_bytes()
+    assert cli.main([words[0], str(run), *words[1:], str(run / "log.jsonl")]) == 2
+    assert "its name has to end in" in capsys.readouterr().err
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "report.html").write_text("old")
+
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as stream:
+            stream.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert cli.main(["report", str(run)]) == 2
+    assert "report.html cannot be written: No space left on device" in capsys.readouterr().err
+    assert (run / "report.html").read_text() == "old"
+    assert not list(run.glob(".*aside*"))
 
 
 def test_without_the_extra_it_is_a_sentence(
