@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bigtrain.recipe.errors import UsageError
+
 _SUPPORTED_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
 
@@ -37,6 +39,27 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Make sure on entering that `path` can be written, before work is spent, and tell a user if it fails inside.
+
+    Folders are made as needed.
+
+    Raises:
+        UsageError: it is a folder, it or what is written beside it cannot be written, or the disk is full.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file, in it or elsewhere")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.aside-{os.getpid()}")
+        aside.touch()
+        aside.unlink()
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); make room, or name another place") from error
 
 
 def save_png(path: Path, image_CHW: Tensor) -> Path:

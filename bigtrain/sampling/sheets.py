@@ -19,6 +19,7 @@ LETTERS_PER_SIDE = 5  # an image is this many times as high as letters, within t
 NAME_GAP_PIXELS = 6  # between a name and what it names
 RIM_PIXELS = 4  # before a row's name
 ELLIPSIS = "…"
+LARGEST_FACTOR = 64  # by which images are enlarged
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

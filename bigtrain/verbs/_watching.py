@@ -48,7 +48,7 @@ def watch_run(arguments: argparse.Namespace, options: Options, signals: SignalWa
         raise UsageError(f"--watch evaluates all that a run saves, into RUN/evaluations; leave --{name} out")
     if len(arguments.what) != 1:
         raise UsageError(f"--watch takes one run, and {len(arguments.what)} are named; start a watcher for each")
-    if arguments.poll <= 0:
+    if not arguments.poll > 0:  # nor "nan"
         raise UsageError(f"--poll {arguments.poll:g}: give seconds above 0")
     from bigtrain.engine.processes.launch import join
 

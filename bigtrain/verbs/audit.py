@@ -49,12 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     num_images = _num_images(arguments.num)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("an audit runs in one process; start it as `bigtrain audit`, without a launcher")
-    import torch  # takes seconds; a wrong command line should not
-
-    from bigtrain.evaluation.audit.audit import audit, build_looker, extractor_settings
-    from bigtrain.evaluation.audit.pictures import require_matplotlib
-    from bigtrain.evaluation.audit.section import AuditSettings
+    from bigtrain.evaluation.audit.pictures import require_matplotlib  # takes seconds; a wrong command line should not
     from bigtrain.evaluation.audit.subject import Drawing, open_run
+    from bigtrain.sampling.files import writing_to
     from bigtrain.sampling.truncation import Truncation
     from bigtrain.verbs.sample import standing_of
 
@@ -68,17 +65,27 @@ def run(arguments: argparse.Namespace) -> int:
     )
     opened = open_run(Path(arguments.model), arguments.real, drawing)
     out = _out(arguments, opened)
+    with writing_to(out):
+        found = _found(arguments, opened, num_images)
+        for line in lines(found, arguments.model):
+            say(line)
+        for path in found.write(out):
+            say(str(path))
+    return EXIT_DONE
+
+
+def _found(arguments: argparse.Namespace, opened: "OpenedRun", num_images: int) -> "Audit":
+    import torch
+
+    from bigtrain.evaluation.audit.audit import audit, build_looker, extractor_settings
+    from bigtrain.evaluation.audit.section import AuditSettings
+
     subject = opened.subject
     extractor = extractor_settings(arguments.extractor, subject, opened.model.recipe.evaluate)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     looker = build_looker(subject, extractor, _cache(arguments, opened), device)
     settings = AuditSettings(num_images=num_images, seed=arguments.seed)
-    found = audit(subject, looker, settings, watch)
-    for line in lines(found, arguments.model):
-        say(line)
-    for path in found.write(out):
-        say(str(path))
-    return EXIT_DONE
+    return audit(subject, looker, settings, watch)
 
 
 def watch(batches: Iterable[Any], what: str, num_batches: int) -> Iterable[Any]:

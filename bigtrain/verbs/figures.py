@@ -60,12 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
         save_drawing,
     )
     from bigtrain.recipe.errors import UsageError
+    from bigtrain.sampling.files import writing_to
+    from bigtrain.sampling.sheets import LARGEST_FACTOR
     from bigtrain.verbs.sample import numbers_of, standing_of
 
     FIGURES.get(arguments.kind)
     for name in ("scale", "fps"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: at least 1 is needed; leave it out")
+    if (arguments.scale or 1) > LARGEST_FACTOR:
+        raise UsageError(f"--scale {arguments.scale}: at most {LARGEST_FACTOR} is possible; leave it out")
     same = ("codes", "rows", "columns", "steps", "way", "truncation", "layers", "realisations", "source")
     settings = FigureSettings(
         **{name: getattr(arguments, name) for name in (*same, "seed", "average")},
@@ -79,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in outputs:
         check_output(drawn, path)
     for path in outputs:
-        say(str(save_drawing(drawn, path, arguments.scale, arguments.fps)))
+        with writing_to(path):
+            say(str(save_drawing(drawn, path, arguments.scale, arguments.fps)))
     for note in drawn.notes:
         say(note)
     return 0

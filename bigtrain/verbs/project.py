@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bigtrain.evaluation.projection.search import Projector
     from bigtrain.metrics.weights import WeightStore
     from bigtrain.recipe.errors import UsageError
+    from bigtrain.sampling.files import writing_to
     from bigtrain.sampling.truncation import Truncation
     from bigtrain.training.loaded import load
     from bigtrain.verbs.sample import standing_of
@@ -64,24 +65,34 @@ def run(arguments: argparse.Namespace) -> int:
     label = None if arguments.label is None else model.labels([arguments.label])[0]
     store = WeightStore(() if arguments.weights is None else (arguments.weights,), offline=True)
     distance = distance_of(arguments.distance, model, store)
-    projector = Projector(model, distance, settings, label)
-    (_compare if arguments.compare else _project)(arguments, projector)
+    with writing_to(_output(arguments, model.images_seen, "picture")):
+        projector = Projector(model, distance, settings, label)
+        (_compare if arguments.compare else _project)(arguments, projector)
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
     from bigtrain.evaluation.projection.compare import require_matplotlib
     from bigtrain.recipe.errors import UsageError
+    from bigtrain.sampling.sheets import LARGEST_FACTOR
 
     if arguments.out is not None and arguments.out.suffix.lower() != ".png":
         raise UsageError(f"--out {arguments.out}: a projection is a .png, with .json and .safetensors beside it")
+    if arguments.out is not None and any(_is_same(arguments.out, image) for image in arguments.images):
+        raise UsageError(f"--out {arguments.out} is one of the images to project; name another file")
     if arguments.out is None and not (arguments.model / "checkpoints").is_dir():
         raise UsageError(f"{arguments.model} is no run folder with room for projections/; add --out FILE.png")
     for name in ("compare", "scale"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name} {getattr(arguments, name)}: at least 1 is needed")
+    if (arguments.scale or 1) > LARGEST_FACTOR:
+        raise UsageError(f"--scale {arguments.scale}: at most {LARGEST_FACTOR} is possible; leave it out")
     if arguments.compare is not None:
         require_matplotlib()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _settings(arguments: argparse.Namespace) -> "ProjectionSettings":

@@ -13,6 +13,8 @@ from bigtrain.sampling.grids import grid, square_columns
 from bigtrain.training.loaded import LoadedModel, load
 from bigtrain.training.sampler import StandingSettings, cycle_labels
 
+LARGEST_NUMBER = 2**63 - 1  # of an image: they are int64
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what is drawn and where it goes."""
@@ -109,11 +111,14 @@ def _write(arguments: argparse.Namespace, images: Tensor, names: list[str], labe
 def numbers_of(option: str, text: str) -> list[int]:
     """Return the whole numbers that an option lists; UsageError where it does not."""
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(
             f"{option} {text}: not a list of whole numbers; write them with commas, such as 3,17,42"
         ) from error
+    if any(not 0 <= number <= LARGEST_NUMBER for number in numbers):
+        raise UsageError(f"{option} {text}: images have the numbers 0 to {LARGEST_NUMBER}; name such")
+    return numbers
 
 
 def standing_of(text: str) -> StandingSettings:

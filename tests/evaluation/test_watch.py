@@ -312,6 +312,7 @@ def test_the_verb_watches_with_the_options_of_an_evaluation(evaluated: Path, tmp
         (["a", "--watch", "--json", "x.json"], "leave --json out"),
         (["a", "--watch", "--checkpoint", "best"], "leave --checkpoint out"),
         (["a", "--watch", "--poll", "0"], "--poll 0: give seconds above 0"),
+        (["a", "--watch", "--poll", "nan"], "--poll nan: give seconds above 0"),
         (["a", "--once"], "--once says when to end watching; add --watch"),
     ],
 )

@@ -185,6 +185,8 @@ def test_a_snapshot_is_audited_without_its_discriminator(run_dir, tmp_path, caps
         (["--average", "ema-1"], "'ema-1' is no moving average"),
         (["--extractor", "randon"], "did you mean 'random'"),
         (["--standing", "16"], "--standing 16: not BATCHESxIMAGES"),
+        (["--json", "/proc/none/x.json"], "/proc/none/x.json cannot be written"),
+        (["--json", "/"], "/ is a folder"),
         (["--truncation", "resampel:0.5"], "did you mean 'resample'"),
     ],
 )

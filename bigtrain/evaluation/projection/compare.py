@@ -50,12 +50,12 @@ def real_targets(model: LoadedModel, shards: str | Path | None, count: int, seed
     part = opened.holdout() if opened.holdout().num_samples else opened
     if (part.spec.size, part.spec.channels) != (image.size, image.channels):
         raise DataError(
-            f"{part.folder} holds images of {part.spec.size} px and {part.spec.channels} channels, the model makes "
+            f"{part.where} holds images of {part.spec.size} px and {part.spec.channels} channels, the model makes "
             f"{image.size} px and {image.channels}; name shards of such images"
         )
     if part.num_samples < count:
         raise DataError(
-            f"the {part.part} part of {part.folder} has {part.num_samples} images, not {count}; compare fewer"
+            f"the {part.part} part of {part.where} has {part.num_samples} images, not {count}; compare fewer"
         )
     chosen = np.random.default_rng(seed).permutation(part.numbers())[:count]
     return Targets(part.load(chosen).image_NCHW, tuple(f"real {number}" for number in chosen)), part.part

@@ -181,6 +181,11 @@ def test_a_time_lapse_is_cut_from_grids_and_drawn_from_snapshots(tmp_path: Path)
         (["lapse", "--out", "x.png"], "no run folder"),
         (["classes"], "add --out FILE.png"),
         (["classes", "--scale", "0"], "at least 1"),
+        (["classes", "--scale", "65"], "at most 64"),
+        (["images", "--index", "9223372036854775808"], "images have the numbers 0 to 9223372036854775807"),
+        (["images", "--index=-1"], "images have the numbers 0 to"),
+        (["images", "--out", "/proc/none/x.png"], "/proc/none/x.png cannot be written"),
+        (["images", "--out", "."], "films end in"),
     ],
 )
 def test_wrong_questions_get_one_sentence(

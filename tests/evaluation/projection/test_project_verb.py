@@ -87,6 +87,8 @@ def test_generated_and_real_images_are_compared(
         (["PICTURE", "--out", "x.gif"], 2, "a projection is a .png"),
         (["--compare", "500"], 6, "has 89 images, not 500"),
         (["--compare", "0"], 2, "at least 1"),
+        (["PICTURE", "--out", "PICTURE"], 2, "is one of the images to project"),
+        (["PICTURE", "--steps", "100000", "--out", "/proc/none/x.png"], 2, "/proc/none/x.png cannot be written"),
     ],
 )
 def test_wrong_words_get_one_sentence(
@@ -97,11 +99,13 @@ def test_wrong_words_get_one_sentence(
     sentence: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    before = picture.read_bytes()
     given = [str(picture) if word == "PICTURE" else word for word in words]
     assert command_line(["project", str(toy_runs["biggan"]), *given, "--standing", "1x16"]) == status
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1, said
+    assert picture.read_bytes() == before
 
 
 def test_a_missing_plotter_is_said_before_the_search(
