@@ -17,7 +17,7 @@ from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.names import MANIFEST
 from bigtrain.engine.precision import set_backend_precision
 from bigtrain.evaluation.images import ImageSet, open_images
-from bigtrain.evaluation.which import find_model
+from bigtrain.evaluation.which import ALL_AVERAGES, find_model
 from bigtrain.metrics.evaluation import Generate, Labels
 from bigtrain.recipe.errors import UsageError
 from bigtrain.recipe.image import ImageSpec
@@ -25,8 +25,6 @@ from bigtrain.sampling.truncation import Truncation
 from bigtrain.training.judging import sampling_facts
 from bigtrain.training.loaded import LoadedModel, load
 from bigtrain.training.sampler import Sampler, StandingSettings
-
-ALL_AVERAGES = "all"
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def open_subjects(what: str, choice: Choice, device: torch.device) -> Iterator[S
             raise UsageError(f"{what} is a set of images, without checkpoints and averages; leave that option out")
         yield Pictures(open_images(what))
         return
-    where = find_model(path, choice.checkpoint, choice.by)
+    where = find_model(path, choice.checkpoint, choice.by, choice.average)
     model = load(where, None if choice.average == ALL_AVERAGES else choice.average)
     yield Generator(where, model, device)
     if choice.average == ALL_AVERAGES:

@@ -4,19 +4,24 @@ from pathlib import Path
 
 from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.evaluation.best import kept_only, standings, weights_of
-from bigtrain.recipe.errors import CheckpointError, UsageError
+from bigtrain.recipe.errors import BigtrainError, CheckpointError, UsageError
+from bigtrain.recipe.load import load_recipe
 from bigtrain.recipe.units import parse_count
+from bigtrain.training.schema import Recipe
 
 NEWEST, BEST = "newest", "best"
+ALL_AVERAGES = "all"
 
 
-def find_model(path: Path, checkpoint: str = NEWEST, by: str | None = None) -> Path:
+def find_model(path: Path, checkpoint: str = NEWEST, by: str | None = None, average: str | None = None) -> Path:
     """Return the checkpoint folder or snapshot file that is meant.
 
     Args:
         path: a run folder; a checkpoint or snapshot is returned as it is.
         checkpoint: `newest`, `best`, or images seen, such as 64000 or 64k.
         by: the figure that makes the best one; None: the one that the run's recipe ranks by.
+        average: the moving average that is to be loaded, whose evaluations say what is best; None: the recipe's first.
+            ALL_AVERAGES: any.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -30,7 +35,15 @@ def find_model(path: Path, checkpoint: str = NEWEST, by: str | None = None) -> P
         raise UsageError(f"--by {by} says which checkpoint is best; add --checkpoint best")
     if checkpoint == NEWEST:
         return _newest(path)
-    return _best(path, by) if checkpoint == BEST else _of_images(path, checkpoint)
+    return _best(path, by, average) if checkpoint == BEST else _of_images(path, checkpoint)
+
+
+def _first_average(run: Path) -> str | None:
+    """Return the average that is loaded where none is named; None where the recipe cannot be read."""
+    try:
+        return load_recipe(run / "recipe.yaml", [], Recipe).ema[0].name
+    except BigtrainError:
+        return None
 
 
 def _newest(run: Path) -> Path:
@@ -61,9 +74,10 @@ def _saved(run: Path) -> dict[int, Path]:
     return {int(path.name.partition(".")[0]): path for path in paths if path.name.partition(".")[0].isdigit()}
 
 
-def _best(run: Path, by: str | None) -> Path:
+def _best(run: Path, by: str | None, average: str | None) -> Path:
     """Return what evaluated best among what is there, under the protocol that the run itself is ranked by."""
-    found = kept_only(standings(run, by)[0])
+    average = None if average == ALL_AVERAGES else average or _first_average(run)
+    found = kept_only(standings(run, by, average)[0])
     path = weights_of(run, found.best)
     assert path is not None, "kept_only leaves what is there"
     return path

@@ -7,9 +7,10 @@ from bigtrain.cli import say
 from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.evaluation.options import Options
 from bigtrain.evaluation.session import Session
-from bigtrain.evaluation.subjects import ALL_AVERAGES, Choice
+from bigtrain.evaluation.subjects import Choice
 from bigtrain.evaluation.watch import POLL_S, Watcher, WatchOptions
 from bigtrain.evaluation.watch_judge import WatchJudge
+from bigtrain.evaluation.which import ALL_AVERAGES
 from bigtrain.recipe.errors import UsageError
 
 KINDS = ("both", "checkpoints", "snapshots")

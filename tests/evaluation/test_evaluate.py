@@ -285,3 +285,23 @@ def test_best_is_read_from_the_evaluations(toy_run: Path, tmp_path: Path) -> Non
     assert find_model(run, "64").name == "000000000064"
     with pytest.raises(BigtrainError, match="no number of images|not newest, best"):
         find_model(run, "bset")
+
+
+def test_best_goes_by_the_average_that_is_loaded(toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "evaluations").mkdir(parents=True)
+    recipe = load(toy_run).recipe
+    (run / "recipe.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
+    first = recipe.ema[0].name
+    for images, values in ((64, {first: 1.0, "ema-9": 5.0}), (128, {first: 2.0, "ema-9": 0.5})):
+        (run / "checkpoints" / f"{images:012d}").mkdir(parents=True)
+        (run / "checkpoints" / f"{images:012d}" / MANIFEST).touch()
+        for average, value in values.items():
+            sampling = {"sampling": {"average": average}}
+            record = {"images_seen": images, "figures": {"fid": value}, "average": average, "protocol": sampling}
+            (run / "evaluations" / f"{images:012d}-fid-1-{average.replace('-', '')}.json").write_text(
+                json.dumps(record)
+            )
+    assert find_model(run, "best", "fid").name == "000000000064"
+    assert find_model(run, "best", "fid", "ema-9").name == "000000000128"
+    assert find_model(run, "best", "fid", "all").name == "000000000128"

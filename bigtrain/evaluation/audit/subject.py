@@ -123,7 +123,7 @@ def open_run(path: Path, shards: str | None, drawing: Drawing) -> OpenedRun:
         CheckpointError: there is nothing usable at the path.
         DataError: the shards are damaged.
     """
-    model = load(find_model(path, drawing.checkpoint), drawing.average)
+    model = load(find_model(path, drawing.checkpoint, average=drawing.average), drawing.average)
     record, discriminator = _saved(model)
     real = _open_shards(model, shards, record["data_hash"])
     subject = Subject(

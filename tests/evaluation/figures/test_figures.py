@@ -199,6 +199,12 @@ def test_wrong_questions_get_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_way_is_wrong_for_styles_too(stylegan2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["latent-way", "--way", "slrep", "--out", "x.png", *QUICK_WORDS]
+    assert command_line(["figures", str(stylegan2), *words]) == 2
+    assert "did you mean 'slerp'" in capsys.readouterr().err
+
+
 def test_wrong_layers_get_a_sentence(stylegan2: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for layers in ("5-9", "3-1", "x"):
         assert command_line(["figures", str(stylegan2), "mixing", "--layers", layers, "--out", "x.png"]) == 2
