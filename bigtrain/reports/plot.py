@@ -97,5 +97,6 @@ def _panel(axes: Any, lines: Sequence[FigureLine], smooth: float) -> None:
 
 def _spelled(text: str) -> str:
     """Return text that matplotlib shows as it is: a dollar begins mathematics, an underscore hides a label."""
-    shown = text.replace("$", r"\$")
+    writable = text.encode(errors="replace").decode()  # half a surrogate pair, as names of folders may have
+    shown = writable.replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown

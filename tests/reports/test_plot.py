@@ -59,6 +59,14 @@ def test_lines_are_of_evaluations_or_of_the_log(runs: list[Path]) -> None:
     assert [(line.run, line.protocol, len(line.x)) for line in logged] == [(0, None, 16), (1, None, 16)]
 
 
+def test_half_a_surrogate_pair_is_drawn_as_something_else(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "a")
+    (made / "recipe.yaml").unlink()
+    run = made.rename(tmp_path / "a\udcff")  # a folder whose name is no UTF-8
+    assert draw(read_runs([run]), ["loss_generator"], "images", "png")
+    assert latex(read_runs([run]), ["loss_generator"]).encode()
+
+
 def test_smoothing_starts_unbiased() -> None:
     assert smoothed([4.0, 4.0, 4.0], 0.9) == pytest.approx([4.0] * 3)
     assert smoothed([1.0, 3.0], 0.5) == pytest.approx([1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
