@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bigtrain.cli import main as command_line
 from bigtrain.engine.ranks import Ranks
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DivergenceError, StoppedError
 from bigtrain.recipe.progress import Progress
@@ -91,6 +92,26 @@ def test_evaluations_are_logged_and_kept_with_their_protocol(evaluated_run: Path
         assert record["figures"]["fd_classifier"] == pytest.approx(event["fd_classifier"], rel=1e-6)
         assert record["protocol"]["sampling"]["average"] == "ema-3000"
         assert event["fd_classifier_real_against_real"] < event["fd_classifier_same_size"]
+
+
+def test_all_kinds_of_metrics_in_one_evaluation(digits: Path, tmp_path: Path) -> None:
+    kinds = ("fd_classifier", "kd_classifier", "is_classifier", "prdc_classifier", "fd_random")
+    metrics = [*kinds, "fd_classifier_per_class", "fd_classifier_infinity"]
+    evaluate = EVALUATE.replace("every_images: 32", f"every_images: 160, metrics: [{', '.join(metrics)}]")
+    assert run_ranks(2, enter, [*toy_overrides(digits, tmp_path / "run", evaluate), "engine=ddp"]) == [0, 0]
+    (event,) = [event for event in read_log(tmp_path / "run" / "log.jsonl") if event["event"] == "evaluation"]
+    prdc = {"precision", "recall", "density", "coverage"}
+    assert event.keys() >= (set(metrics) - {"prdc_classifier"}) | prdc | {"fd_classifier_per_class_worst"}
+    (path,) = (tmp_path / "run" / "evaluations").iterdir()
+    record = as_json(path)
+    assert set(record["details"]["fd_classifier_per_class"]) == set("0123456789")
+    assert len(record["details"]["fd_classifier_infinity"]) == 10
+    assert record["protocol"]["metrics"] == metrics
+    assert command_line(["evaluate", str(tmp_path / "run"), "--json", str(tmp_path / "offline.json")]) == 0
+    offline = as_json(tmp_path / "offline.json")
+    assert offline["figures"] == record["figures"]
+    assert offline["details"] == record["details"]
+    assert offline["protocol"] == record["protocol"]
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(evaluated_run: Path) -> None:
