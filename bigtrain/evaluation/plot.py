@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bigtrain.metrics.figures import badness, is_higher_better
 from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.reports.evaluations import is_compared
 from bigtrain.sampling.files import written_aside
@@ -49,9 +50,10 @@ def plot_curve(path: Path, points: Sequence[Mapping[str, Any]], title: str) -> N
 
 
 def axes_of(points: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
-    """Return the names of the distance and of the figure that it is drawn against; None: the threshold."""
+    """Return the names of the first distance and of the figure that it is drawn against; None: the threshold."""
     names = [name for name in points[0]["figures"] if is_compared(name)]
-    return names[0], next((score for score in SCORES if score in names), None)
+    distance = next((name for name in names if not is_higher_better(name)), names[0])
+    return distance, next((score for score in SCORES if score in names and score != distance), None)
 
 
 def _trade(figure: Any, axes: Any, points: Sequence[Mapping[str, Any]], distance: str, score: str | None) -> None:
@@ -61,7 +63,7 @@ def _trade(figure: Any, axes: Any, points: Sequence[Mapping[str, Any]], distance
     axes.plot(x, y, color="0.75", zorder=1)
     dots = axes.scatter(x, y, c=thresholds, cmap="viridis", zorder=2)
     figure.colorbar(dots, ax=axes, label="threshold")
-    best = min(range(len(y)), key=lambda place: y[place])
+    best = min(range(len(y)), key=lambda place: badness(distance, y[place]))
     for place in sorted({0, best, len(points) - 1}):
         side = "right" if x[place] > (min(x) + max(x)) / 2 else "left"  # the words stay inside
         axes.annotate(

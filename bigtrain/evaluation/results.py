@@ -8,7 +8,7 @@ from typing import Any
 from bigtrain.evaluation.judge import Judgement
 from bigtrain.evaluation.subjects import Generator, Subject
 from bigtrain.metrics.evaluation import Evaluator
-from bigtrain.metrics.records import ASKED, record_path
+from bigtrain.metrics.records import ASKED, read_record, record_path
 from bigtrain.metrics.reference import write_moments
 from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.sampling.files import written_aside
@@ -46,12 +46,17 @@ def read_results(path: Path) -> list[Judgement]:
 def write_in_run(subject: Subject, judgement: Judgement) -> Path:
     """Write RUN/evaluations/<images>-<protocol>.json and return its path.
 
+    What training or a watcher has written of the same weights under the same protocol stays as it is.
+
     Raises:
         UsageError: the subject lies in no run.
     """
     if not isinstance(subject, Generator) or subject.run_folder is None:
         raise UsageError(f"{subject.label} lies in no run folder to record in; write the figures with --json FILE")
     path = record_path(subject.run_folder, subject.images_seen, judgement.protocol_name)
+    there = read_record(path)
+    if there is not None and there.by != ASKED and there.salt == subject.model.salt:
+        return path
     facts = {"average": subject.model.average, "salt": subject.model.salt, "by": ASKED}
     write_json(path, {**judgement.record(), **facts})
     return path

@@ -24,7 +24,7 @@ TRAINING = "training"
 WATCH = "watch"
 ASKED = "evaluate"
 NAME = re.compile(r"(?P<images>\d{12,})-(?P<protocol>.+)\.json")
-NOT_SHARED = ("versions",)  # of a protocol: what figures need not share to be compared
+NOT_SHARED = ("versions", "named")  # of a protocol: what figures need not share to be compared
 
 
 @dataclass(frozen=True)

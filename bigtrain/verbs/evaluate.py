@@ -23,7 +23,7 @@ from bigtrain.evaluation.table import protocol_lines, tables
 from bigtrain.metrics.extractors.inception import RESIZES
 from bigtrain.metrics.names import METRICS
 from bigtrain.metrics.weights import FOLDERS_VARIABLE, OFFLINE_VARIABLE, WeightStore
-from bigtrain.recipe.errors import UsageError
+from bigtrain.recipe.errors import BigtrainError, UsageError
 from bigtrain.recipe.units import parse_count
 from bigtrain.sampling.truncation import Truncation
 from bigtrain.verbs._watching import add_watch_arguments, watch_run
@@ -123,7 +123,22 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--once says when to end watching; add --watch")
     launch = join()
     judgements: list[Judgement] = []
-    session = Session(options, launch)
+    try:
+        _judge_all(arguments, Session(options, launch), thresholds, judgements)
+    except BigtrainError:
+        if judgements and launch.ranks.is_main:
+            _tell(judgements, None)  # what is known may have taken hours; a file would pass for the whole answer
+        raise
+    if judgements:
+        launch.ranks.on_main(lambda: _tell(judgements, arguments.json))
+    return 0
+
+
+def _judge_all(
+    arguments: argparse.Namespace, session: Session, thresholds: Range | None, judgements: list[Judgement]
+) -> None:
+    """Judge what the command line names, in its order; judgements are added to the list as they are made."""
+    launch, options = session.launch, session.options
     for what in arguments.what:
         if is_result(what):
             judgements += read_results(Path(what))
@@ -138,9 +153,6 @@ def run(arguments: argparse.Namespace) -> int:
                 launch.ranks.on_main(lambda: write_real(arguments.export_real, question.evaluator))  # noqa: B023
             if arguments.record:
                 launch.ranks.on_main(lambda: write_in_run(question.subject, judgements[-1]))  # noqa: B023 (called now)
-    if judgements:
-        launch.ranks.on_main(lambda: _tell(judgements, arguments.json))
-    return 0
 
 
 def _curve(session: Session, question: Question, thresholds: Range) -> None:

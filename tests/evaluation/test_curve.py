@@ -136,3 +136,6 @@ def test_pictures_of_whatever_figures_there_are(tmp_path: Path, more: dict[str, 
     assert axes_of(points) == axes
     plot_curve(tmp_path / "curve.png", points, "a run")
     assert Image.open(tmp_path / "curve.png").size == ((1100, 484) if more else (660, 484))
+    scores_first = [point | {"figures": {**more, **point["figures"]}} for point in points]
+    assert axes_of(scores_first) == axes
+    assert axes_of([{"figures": {"precision": 0.5}}]) == ("precision", None)

@@ -190,11 +190,25 @@ def test_a_recorded_evaluation_lies_where_training_writes_them(
     facts = {"average": "ema-1000", "salt": 0, "by": "evaluate"}
     assert as_json(new) == {**as_json(tmp_path / "a.json"), **facts}
     new.unlink()
+    written = {path: path.read_bytes() for path in before}
+    evaluate(tmp_path / "b.json", toy_run, "--record")  # what training has written of the same is not replaced
+    assert {path: path.read_bytes() for path in (toy_run / "evaluations").iterdir()} == written
     with_label = torch.zeros(5, 1, 32, 32, dtype=torch.uint8)
     save_npz(tmp_path / "x.npz", with_label)
     words = [str(tmp_path / "x.npz"), "--real", str(tmp_path / "x.npz"), "--metrics", "fd_random", "--record"]
     assert command_line(["evaluate", *words, "--cache", str(tmp_path / "cache")]) == 2
     assert "lies in no run folder" in capsys.readouterr().err
+
+
+def test_what_was_judged_before_a_mistake_is_told(
+    toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.json"
+    assert command_line(["evaluate", str(toy_run), str(tmp_path / "nowhere"), "--num", "40", "--json", str(out)]) == 6
+    said = capsys.readouterr()
+    assert "fd_random  " in said.out
+    assert "nowhere is not there" in said.err
+    assert not out.exists()
 
 
 def test_figures_of_two_protocols_stand_in_two_tables(

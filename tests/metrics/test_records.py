@@ -54,6 +54,16 @@ def test_a_file_from_before_there_were_watchers_is_the_trainings_own(tmp_path: P
     assert (record.average, record.by, record.salt, record.best_average) == ("ema-7", "training", 0, None)
 
 
+def test_the_name_of_a_papers_protocol_keeps_no_figures_apart(tmp_path: Path) -> None:
+    plain, named = (
+        read_record(put(tmp_path, images, "fid-50-aa", {"fid": 1.0}, protocol(**more)))
+        for images, more in ((10, {}), (20, {"named": {"name": "adm"}}))
+    )
+    assert plain is not None
+    assert named is not None
+    assert plain.group == named.group
+
+
 def test_what_is_no_evaluation_is_left_out(tmp_path: Path) -> None:
     good = put(tmp_path, 10, "fid-50-aa", {"fid": 1.0, "kid": float("nan"), "recall": None, "is": 10**400}, protocol())
     folder = good.parent
