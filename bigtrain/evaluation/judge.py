@@ -14,6 +14,7 @@ from torch import Tensor
 from bigtrain.engine import faults
 from bigtrain.evaluation.subjects import Drawing, Subject
 from bigtrain.metrics.evaluation import Evaluator, Generate, Labels
+from bigtrain.recipe.errors import UsageError
 
 SPREAD = "_seeds_std"  # of a figure over seeds
 
@@ -90,6 +91,11 @@ def judge(
     """
     sampling = sampling_of(subject, drawing, num_seeds)
     num_images = evaluator.settings.num_images
+    if num_seeds > 1 and subject.num_images == num_images:
+        raise UsageError(
+            f"all {num_images} images of {subject.label} are judged, so every seed gets the same figures; leave "
+            "--seeds out, or ask for fewer with --num"
+        )
 
     def needed(of_seed: Drawing) -> Labels | None:
         return subject.labels(of_seed, num_images) if evaluator.tells_classes else None

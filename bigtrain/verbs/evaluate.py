@@ -193,6 +193,9 @@ def read_options(arguments: argparse.Namespace) -> Options:
     """
     if arguments.seeds < 1:
         raise UsageError(f"--seeds {arguments.seeds}: give at least 1")
+    for option, path in (("--json", arguments.json), ("--export-real", arguments.export_real)):
+        if path is not None and path.is_dir():  # which an empty word is, too
+            raise UsageError(f"{option} {path} is a folder; name a file")
     return Options(
         real=arguments.real,
         split=arguments.split,

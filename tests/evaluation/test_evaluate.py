@@ -253,6 +253,8 @@ def test_figures_of_two_protocols_stand_in_two_tables(
         (["NPZ", "--real", "NPZ", "--protocol", "adm"], 2, "holds 5 images, and --protocol adm needs 50000"),
         (["ONE", "--real", "NPZ", "--metrics", "fd_random"], 2, "holds 1 images, and 4 are needed"),
         (["NPZ", "--real", "NPZ", "--metrics", "fd_random", "--cache", "NPZ"], 2, "the cache "),
+        (["NPZ", "--real", "NPZ", "--metrics", "fd_random", "--json", ""], 2, "--json . is a folder; name a file"),
+        (["NPZ", "--real", "NPZ", "--metrics", "fd_random", "--seeds", "2"], 2, "leave --seeds out"),
         (["ODD"], 6, "holds no figures with their protocol"),
         (["UNNAMED"], 6, "holds no figures with their protocol"),
         (
