@@ -209,7 +209,7 @@ class Evaluator:
         for metric in self.settings.measured if self.ranks.rank == 0 else ():
             name = metric.extractor
             subject = Subject(
-                generated[name], self.reference(name), self.statistics.get(name), self.extractors[name], self.settings,
+                generated[name], self._known(name), self.statistics.get(name), self.extractors[name], self.settings,
                 details,
             )  # fmt: skip
             figures |= _measure(metric).figures(subject, self._own.get(metric, {}))

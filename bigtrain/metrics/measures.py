@@ -31,7 +31,7 @@ class Subject:
 
     generated: Collected
     law: Law | None
-    """Mean and covariance of all real features, where a measure needs them."""
+    """Mean and covariance that a file gives, and that distances are taken to; None: to the real images."""
     real: RealStatistics | None
     """None: nothing else is known of the real images."""
     extractor: Extractor
@@ -48,10 +48,9 @@ class Subject:
     def distance_of(self, num_images: int) -> float:
         """Return the Frechet distance of the first generated images to all real ones."""
         divisor, some = self.settings.covariance_divisor, self.some(num_images)
-        if self.real is not None:
-            return distance_between(some, self.real.whole, divisor)
-        assert self.law is not None
-        return frechet_distance(some.moments.law(divisor), self.law)
+        if self.law is not None:
+            return frechet_distance(some.moments.law(divisor), self.law)
+        return distance_between(some, self.images.whole, divisor)
 
     def some(self, num_images: int) -> FeatureSet:
         """Return the first generated images."""
