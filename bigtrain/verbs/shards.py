@@ -1,4 +1,4 @@
-"""Write and check the tar shards that training reads, from folders, zips, tables and other shards, or index others'.
+"""Write, index and check the tar shards that training reads, from folders, zips, tables, other shards.
 
 Each row of `_SHARDS` is one word after `bigtrain shards`; the words are in `verbs/shard_words/`.
 """
