@@ -97,7 +97,7 @@ class SetCollector:
         """Keep nothing yet."""
         self._keep, self._segments = keep, tuple(segments)
         self._dims = extractor.dims if keep.moments else 0
-        self._sums = [MomentSums(self._dims, extractor.device) for _ in segments]
+        self._sums = MomentSums(self._dims, extractor.device, len(self._segments))
         self._kept: list[list[tuple[Tensor, Tensor]]] = [[_nothing(extractor.dims)] for _ in segments]
         self._score = None
         if keep.score is not None:
@@ -116,7 +116,7 @@ class SetCollector:
             inside_N = (place_N >= start) & (place_N < segment.end)
             feature_ND = layers.feature_ND[inside_N.to(layers.feature_ND.device)]
             if self._keep.moments and len(feature_ND):
-                self._sums[number].update(feature_ND)
+                self._sums.update(feature_ND, number)
             inner_N = place_N[inside_N] - start
             is_kept_N = inner_N < segment.features
             if is_kept_N.any():
@@ -131,7 +131,7 @@ class SetCollector:
 
     def collect(self, ranks: Ranks) -> Collected:
         """Return the set over all ranks, features in the order of places, whoever computed them; on the CPU."""
-        moments = MomentSums.total_over_ranks(self._sums, ranks.sum_tensor)
+        moments = self._sums.totals(ranks.sum_tensor)
         kept = [tuple(torch.cat(parts) for parts in zip(*segment, strict=True)) for segment in self._kept]
         gathered = ranks.gather_objects(kept) if any(segment.features for segment in self._segments) else [kept]
         sets = [

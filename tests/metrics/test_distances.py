@@ -49,8 +49,7 @@ def test_moments_are_the_same_bits_whatever_the_batches_and_ranks(size: float):
     halves = [MomentSums(40), MomentSums(40)]
     for number, part in enumerate(feature_ND[order].split(7)):
         halves[number % 2].update(part)
-    packed = [torch.cat([part.flatten() for part in half._parts()]) for half in halves]
-    (shared,) = MomentSums.total_over_ranks(halves[:1], lambda mine: mine + packed[1])
+    (shared,) = halves[0].totals(lambda packed: packed + halves[1].packed)
     plain, other = feature_ND.double(), feature_ND[order].double()
     assert not torch.equal(plain.T @ plain, other.T @ other)
     assert torch.equal(shared.outer_DD, whole.outer_DD)
