@@ -130,10 +130,13 @@ class SetCollector:
             self._classes.add(place_N, label_N.cpu(), layers.feature_ND)
 
     def collect(self, ranks: Ranks) -> Collected:
-        """Return the set over all ranks, features in the order of places, whoever computed them; on the CPU."""
+        """Return the set over all ranks, features in the order of places, whoever computed them; on the CPU.
+
+        Rank 0 alone, which reckons the figures, gets all features: many ranks of a node would hold them many times.
+        """
         moments = self._sums.totals(ranks.sum_tensor)
         kept = [tuple(torch.cat(parts) for parts in zip(*segment, strict=True)) for segment in self._kept]
-        gathered = ranks.gather_objects(kept) if any(segment.features for segment in self._segments) else [kept]
+        gathered = (any(segment.features for segment in self._segments) and ranks.gather_to_main(kept)) or [kept]
         sets = [
             FeatureSet(of_segment.to("cpu"), _in_order([from_rank[number] for from_rank in gathered]))
             for number, of_segment in enumerate(moments)
