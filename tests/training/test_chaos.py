@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigtrain.engine import faults
-from bigtrain.engine.checkpoints.files import committed
+from bigtrain.engine.checkpoints.files import PINNED, committed
 from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.ranks import Ranks
 from bigtrain.training.log import read_log
@@ -104,9 +104,9 @@ def is_stopped(pid: int) -> bool:
 
 
 def flip(folder: Path, number: int) -> None:
-    """Flip a bit of the newest checkpoint."""
+    """Flip a bit of the newest checkpoint; not of the note that it is pinned, which is none of its content."""
     newest = folder / folder_name(committed(folder)[0])
-    files = sorted(path for path in newest.iterdir() if path.stat().st_size)
+    files = sorted(path for path in newest.iterdir() if path.stat().st_size and path.name != PINNED)
     path = files[number % len(files)]
     content = bytearray(path.read_bytes())
     content[number % len(content)] ^= 1 << number % 8
