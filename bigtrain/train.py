@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         starts.end(EXIT_DONE if built.is_complete else EXIT_REQUEUE)
         signals.ignore()
         ranks.barrier()  # past the commit: whoever leaves first may take the others down
-    launch.accelerator.end_training()
+    launch.leave()
     return EXIT_DONE if built.is_complete else EXIT_REQUEUE
 
 

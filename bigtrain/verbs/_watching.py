@@ -66,4 +66,6 @@ def watch_run(arguments: argparse.Namespace, options: Options, signals: SignalWa
         launch.ranks,
         say,
     )
-    return watcher.run()
+    status = watcher.run()
+    launch.leave()
+    return status

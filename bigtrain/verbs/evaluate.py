@@ -131,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     if judgements:
         launch.ranks.on_main(lambda: _tell(judgements, arguments.json))
+    launch.leave()
     return 0
 
 

@@ -41,6 +41,13 @@ class Launch:
         device: torch.device = self.accelerator.device
         return device
 
+    def leave(self) -> None:
+        """End the process groups, when all ranks' work is done and nothing is under way.
+
+        A thread of gloo's that still lets go of the last word while the interpreter ends would abort the process.
+        """
+        self.accelerator.end_training()
+
 
 def start(engine: str, timeout_minutes: float, players: Sequence[str] = ()) -> Launch:
     """Join the processes that the launcher, or srun, started, under the recipe's engine.
