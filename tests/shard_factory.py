@@ -1,6 +1,6 @@
 """Small shards for tests: every image tells its sample's number, so that a mix-up shows in the pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,10 @@ def make_shards(
     channels: int = 1,
     labels: Sequence[int] | None = None,
     image_format: str = "png",
+    image_bytes: Callable[[int], bytes] | None = None,
 ) -> FolderIndex:
-    """Write numbered images as shards of the given sizes; labels are mixed unless they are given."""
+    """Write numbered images as shards of the given sizes; labels are mixed unless they are given, and `image_bytes`
+    gives other files than those of the numbered images."""
     index = FolderIndex(
         resolution=(4, 4),
         channels=channels,
@@ -50,13 +52,11 @@ def make_shards(
         shards=(),
     )
     given = labels if labels is not None else [label_of(number, num_classes) for number in range(sum(sizes))]
+    files = image_bytes or (lambda number: encode(numbered_image(number, channels=channels), image_format))
     with writing(folder):
         written, first = [], 0
         for shard, size in enumerate(sizes):
-            samples = [
-                Encoded(encode(numbered_image(number, channels=channels), image_format), given[number])
-                for number in range(first, first + size)
-            ]
+            samples = [Encoded(files(number), given[number]) for number in range(first, first + size)]
             written.append(write_shard(folder, shard, first, image_format, samples))
             first += size
         return commit(folder, index, written)

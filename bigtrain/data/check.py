@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into
+from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into, refuse
+from bigtrain.data.header import read_header
 from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, read_rows
 from bigtrain.data.labels import label_extension, read_label
 from bigtrain.data.mixing import SORTED_BELOW, label_mixing
@@ -49,6 +50,7 @@ def check_folder(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    decode: bool = True,
 ) -> Report:
     """Verify sizes, checksums, labels and every image of a folder of shards.
 
@@ -58,6 +60,7 @@ def check_folder(
         max_pixels: images that claim more are faults.
         jobs: processes.
         progress: called with (shards done, shards in all).
+        decode: whether images are decoded; otherwise their headers are read, and their bytes compared with the index.
     """
     try:
         index = FolderIndex.read(folder)
@@ -65,7 +68,9 @@ def check_folder(
         return Report(None, (), 1.0, (str(error),))
     found: list[ShardReport] = []
     for report in run_jobs(
-        partial(_check_shard, folder, _Law(index.spec, index.classes, index.labels, max_pixels)), index.shards, jobs
+        partial(_check_shard, folder, _Law(index.spec, index.classes, index.labels, max_pixels, decode)),
+        index.shards,
+        jobs,
     ):
         found.append(report)
         if progress:
@@ -82,6 +87,7 @@ class _Law:
     classes: tuple[str, ...]
     place: str
     max_pixels: int
+    decode: bool
 
 
 def _check_shard(folder: Path, law: _Law, entry: ShardEntry) -> ShardReport:
@@ -147,6 +153,9 @@ def _image_faults(key: str, member: Member, row: np.void | None, law: _Law) -> I
     if member.crc32 != row["crc32"]:
         yield f"{where} is damaged: crc32 {member.crc32:08x} where the index says {row['crc32']:08x}"
     try:
+        if not law.decode:
+            refuse(read_header(member.data), image, law.max_pixels)
+            return
         decode_into(
             member.data, image, np.empty((image.side, image.side, image.channels), dtype=np.uint8), law.max_pixels
         )

@@ -95,6 +95,20 @@ def find_unlabelled(source: Path) -> Found:
     return Found((), sources, by_suffix([path for path in files if not is_image(path)]))
 
 
+def find_image_folder(root: Path, split: str = "train") -> Found:
+    """Return what torchvision's ImageFolder reads: a folder a class, in `root/split` where it is there, else in `root`.
+
+    Raises:
+        DataError: no such folder, or it holds no classes, see `find_classes`.
+    """
+    below = root / split
+    if below.is_dir():
+        return find_classes(below)
+    if split != "train":
+        raise DataError(f"{root} has no folder {split!r}; leave --split out where the classes lie right in it")
+    return find_classes(root)
+
+
 LABELS: dict[str, Callable[[Path], Found]] = {"folders": find_classes, "none": find_unlabelled}
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from bigtrain.cli import main
 from bigtrain.data.index import FolderIndex
-from tests.shard_factory import make_shards
+from bigtrain.data.pixels import encode
+from tests.shard_factory import damage_sample, make_shards, numbered_image
 
 
 @pytest.fixture
@@ -67,6 +68,23 @@ def test_check_says_each_fault_and_returns_1(tmp_path, capsys):
     assert said.strip().endswith("1 faults")
 
 
+def test_check_without_decoding_compares_bytes_and_headers_alone(tmp_path, capsys, monkeypatch):
+    index = make_shards(tmp_path, [5, 5])
+    monkeypatch.setattr("bigtrain.data.check.decode_into", None)  # called, it would be an error of ours
+    assert main(["shards", "check", str(tmp_path), "--jobs", "1", "--no-decode"]) == 0
+    damage_sample(tmp_path, 7)
+    capsys.readouterr()
+    assert main(["shards", "check", str(tmp_path), "--jobs", "1", "--no-decode"]) == 1
+    assert f"fault: shard {index.shards[1].name}: sample '000007'" in capsys.readouterr().out
+
+
+def test_check_decodes_unless_told(tmp_path, capsys):
+    make_shards(tmp_path, [3], image_bytes=lambda number: encode(numbered_image(number), "png")[:-30])
+    for words, status in ((["--no-decode"], 0), ([], 1), (["--decode"], 1)):
+        assert main(["shards", "check", str(tmp_path), "--jobs", "1", *words]) == status
+    assert "the image cannot be decoded" in capsys.readouterr().out
+
+
 def test_check_warns_of_sorted_shards(tmp_path, capsys):
     make_shards(tmp_path, [9, 9, 9], labels=[0] * 9 + [1] * 9 + [2] * 9)
     assert main(["shards", "check", str(tmp_path), "--window", "1", "--jobs", "1"]) == 0
@@ -108,6 +126,19 @@ def test_the_closing_table_counts_images_sizes_duplicates_and_rejections(source,
     assert "1 have another label than the first" in said
     assert "rejected      1: the image cannot be decoded" in said
     assert "samples a class: cat 7, dog 6" in said
+
+
+def test_a_folder_as_torchvision_reads_it(source, tmp_path, capsys):
+    out, words = str(tmp_path / "out"), ["--size", "16", "--jobs", "1"]
+    for root in (source, tmp_path / "sets"):
+        assert main(["shards", "torchvision", "ImageFolder", str(root), out, *words]) == 0
+        assert "12 images of 16x16x3 (jpg), 2 classes" in capsys.readouterr().out
+        assert FolderIndex.read(tmp_path / "out").classes == ("cat", "dog")
+        if root == source:
+            (tmp_path / "sets").mkdir()
+            source.rename(tmp_path / "sets" / "train")
+    assert main(["shards", "torchvision", "ImageFolder", str(root), out, *words, "--split", "test"]) == 6
+    assert "has no folder 'test'; leave --split out" in capsys.readouterr().err
 
 
 def test_zip_then_resize(source, tmp_path, capsys):

@@ -34,6 +34,12 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         help="data.shuffle_window_shards of the training to come (8)",
     )
     parser.add_argument(
+        "--decode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="decode every image (yes); --no-decode reads headers and compares bytes, several times as fast",
+    )
+    parser.add_argument(
         "--picture",
         type=Path,
         metavar="FILE.png",
@@ -45,7 +51,11 @@ def _check(arguments: argparse.Namespace) -> int:
     window_shards = at_least_one("--window", arguments.window)
     with tqdm(unit=" shards", disable=None) as bar:
         report = check_folder(
-            arguments.dir, window_shards, jobs=at_least_one("--jobs", arguments.jobs), progress=mover(bar)
+            arguments.dir,
+            window_shards,
+            jobs=at_least_one("--jobs", arguments.jobs),
+            progress=mover(bar),
+            decode=arguments.decode,
         )
     if report.index is not None:
         say(_table(report))

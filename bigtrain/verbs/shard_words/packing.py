@@ -40,6 +40,7 @@ from bigtrain.verbs.shard_words.arguments import (
 )
 
 Finder = Callable[[argparse.Namespace], AbstractContextManager[Found]]
+IMAGE_FOLDER = "ImageFolder"  # of torchvision: a folder a class
 LISTED_REJECTIONS = 20
 LISTED_REASONS = 5
 LISTED_SIZES = 4
@@ -248,7 +249,8 @@ def _find_shards(arguments: argparse.Namespace) -> AbstractContextManager[Found]
 
 
 def _torchvision_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", choices=list(PACKAGED), help=", ".join(PACKAGED))
+    names = [*PACKAGED, IMAGE_FOLDER]
+    parser.add_argument("name", metavar="NAME", choices=names, help=", ".join(names))
     parser.add_argument(
         "root", type=Path, metavar="ROOT", help="folder that torchvision calls root; nothing is downloaded"
     )
@@ -256,6 +258,8 @@ def _torchvision_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _find_packaged(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
+    if arguments.name == IMAGE_FOLDER:
+        return nullcontext(folders.find_image_folder(arguments.root, arguments.split))
     return nullcontext(find_packaged(arguments.name, arguments.root, arguments.split))
 
 
