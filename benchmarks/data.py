@@ -1,14 +1,18 @@
 """Images per second of the data feed against the plain webdataset pipeline, on the same shards.
 
-Both end in uint8 NCHW batches of 64 and start afresh in every measurement. With 0 workers all work is in one process,
-so the figure is images/s per core; with 2 workers it is what two processes deliver. The JPEGs are crops of
-scikit-learn's two sample photographs.
+Both end in uint8 NCHW batches of 64 and start afresh in every measurement, with 0, 1 and 2 workers. Rows "a core"
+divide by the CPU time of all processes; without workers all work is in one. The images are crops of scikit-learn's two
+sample photographs. The last rows open 1,000 shards of 1,000 samples and read a batch in the middle of epoch 7.
 """
 
+import gc
+import os
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +20,10 @@ import webdataset
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.timing import Row, compare, main, time_s
-from bigtrain.data.digits import write_digits
+from benchmarks.timing import Row, compare, cpu_s, main, time_s
 from bigtrain.data.feed import Feed
 from bigtrain.data.holdout import Holdout
-from bigtrain.data.index import FolderIndex
+from bigtrain.data.index import FolderIndex, ShardEntry
 from bigtrain.data.order import WindowedOrder
 from bigtrain.data.pixels import encode
 from bigtrain.data.shards import ShardSet
@@ -28,45 +31,44 @@ from bigtrain.data.writer import Encoded, commit, write_shard, writing
 from bigtrain.recipe.layout import Layout
 
 BATCH_IMAGES = 64
-NUM_BATCHES = {"png": 160, "jpg": 60}  # one to two seconds of work for the reference
 SHUFFLE_SAMPLES = 1000  # of the reference, as its documentation shows
-PHOTO_SIDE = 128
-PHOTO_SHARDS, PHOTOS_PER_SHARD = 4, 400
-REFERENCE_DECODERS = {1: "torchl8", 3: "torchrgb8"}
+SHARDS, IMAGES_PER_SHARD = 4, 500
+KINDS = {"jpg": (256, 40), "png": (32, 160)}
+"""Side in pixels, and batches in a measurement: one to two seconds of work for the reference."""
 WINDOW_SHARDS = 8
-WORKERS = (0, 2)
+WORKERS = (0, 1, 2)
+MANY = 1000  # shards, and samples in each
+LATE_EPOCH = 7
+REPEATS = 7
 
 
 def measure() -> list[Row]:
-    """Write both data sets into a temporary folder and compare the feeds on them."""
+    """Write the data sets into a temporary folder and compare the feeds on them."""
     torch.set_num_threads(1)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        digits, photos = Path(folder) / "digits", Path(folder) / "photos"
-        write_digits(digits)
-        write_photos(photos)
-        rows = [images_per_s("digits, 32 px png", digits, workers) for workers in WORKERS]
-        rows += [images_per_s("photographs, 128 px jpg q95", photos, workers) for workers in WORKERS]
+        for kind, (side, num_batches) in KINDS.items():
+            crops = Path(folder) / kind
+            write_crops(crops, kind, side, [IMAGES_PER_SHARD] * SHARDS)
+            rows += images_per_s(f"{side} px {kind}", ShardSet.open(crops), num_batches)
+        many = Path(folder) / "many"
+        write_many(many)
+        rows += [first_batch(many, workers) for workers in WORKERS]
     return [*rows, late_position()]
 
 
-def images_per_s(name: str, folder: Path, num_workers: int) -> Row:
-    """Compare images/s of both feeds over the shards in `folder`."""
-    shards = ShardSet.open(folder)
-    num_batches = NUM_BATCHES[shards.index.image_format]
-    row = compare(
-        f"{name}, {num_workers} workers",
-        ours(shards, num_batches, num_workers),
-        reference(shards, num_batches, num_workers),
-    )
-    num_images = num_batches * BATCH_IMAGES
-    assert row["reference"] is not None
-    return Row(
-        name=row["name"],
-        ours=num_images / row["ours"],
-        reference=num_images / row["reference"],
-        ratio=row["ratio"],
-        unit="images/s",
-    )
+def images_per_s(name: str, shards: ShardSet, num_batches: int) -> list[Row]:
+    """Compare images/s of both feeds, by the clock and by the CPU time of all processes."""
+    rows = []
+    for workers in WORKERS:
+        actions = ours(shards, num_batches, workers), reference(shards, num_batches, workers)
+        for clock, what in ((time_s, ""), (cpu_s, ", a core")) if workers else ((time_s, ", a core"),):
+            row = compare(f"{name}, {workers} workers{what}", *actions, REPEATS, clock)
+            num_images = num_batches * BATCH_IMAGES
+            assert row["reference"] is not None
+            row.update(ours=num_images / row["ours"], reference=num_images / row["reference"], unit="images/s")
+            rows.append(row)
+    return rows
 
 
 def ours(shards: ShardSet, num_batches: int, num_workers: int) -> Callable[[], None]:
@@ -92,60 +94,95 @@ def reference(shards: ShardSet, num_batches: int, num_workers: int) -> Callable[
             webdataset.WebDataset(urls, shardshuffle=len(urls))
             .repeat()
             .shuffle(SHUFFLE_SAMPLES)
-            .decode(REFERENCE_DECODERS[shards.spec.channels])
+            .decode("torchrgb8")
             .to_tuple(shards.index.image_format, "cls")
             .batched(BATCH_IMAGES)
         )
-        loader: Iterable[tuple[torch.Tensor, torch.Tensor]] = webdataset.WebLoader(
-            pipeline, batch_size=None, num_workers=num_workers
-        )
-        for _, (image_NCHW, _label_N) in zip(range(num_batches), loader, strict=False):
+        loader: Any = webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
+        batches = iter(loader)
+        for _ in range(num_batches):
+            image_NCHW, _label_N = next(batches)
             assert image_NCHW.dtype == torch.uint8
+        del batches, loader
+        gc.collect()  # its workers end here
 
     return read
 
 
+def first_batch(folder: Path, num_workers: int) -> Row:
+    """Time opening many shards, as a resumed run does, until its first batch is there."""
+
+    def resume() -> None:
+        shards = ShardSet.open(folder)
+        order = shards.order(0, WINDOW_SHARDS)
+        feed = Feed(shards, order, Layout(0, 1, BATCH_IMAGES, BATCH_IMAGES), num_workers)
+        feed.read(LATE_EPOCH * order.num_samples + order.num_samples // 2)
+        feed.close()
+
+    name = f"first batch after a resume, {MANY:,} x {MANY:,}, {num_workers} workers"
+    return Row(name=name, ours=_median_s(resume), reference=None, ratio=None, unit="s")
+
+
 def late_position() -> Row:
-    """Time the order of the first batch after a resume in the middle of epoch 7 of a million samples."""
-    holdout = Holdout((1000,) * 1000, 0.05, 0)
+    """Time the order alone, over as many shards of which a part is held out."""
+    holdout = Holdout((MANY,) * MANY, 0.05, 0)
 
     def resume() -> None:
         order = WindowedOrder(holdout, "training", 0, WINDOW_SHARDS)
-        order.samples(np.arange(BATCH_IMAGES) + 7 * order.num_samples + order.num_samples // 2)
+        order.samples(np.arange(BATCH_IMAGES) + LATE_EPOCH * order.num_samples + order.num_samples // 2)
 
-    seconds = sorted(time_s(resume) for _ in range(7))
-    name = "order after a resume, 1,000 shards x 1,000 samples"
-    return Row(name=name, ours=seconds[3], reference=None, ratio=None, unit="s")
+    name = f"order alone after a resume, {MANY:,} x {MANY:,}"
+    return Row(name=name, ours=_median_s(resume), reference=None, ratio=None, unit="s")
 
 
-def write_photos(folder: Path) -> None:
-    """Write random crops of two photographs as JPEG shards of two classes."""
+def _median_s(action: Callable[[], None]) -> float:
+    action()
+    return statistics.median(time_s(action) for _ in range(REPEATS))
+
+
+def write_crops(folder: Path, kind: str, side: int, sizes: list[int]) -> FolderIndex:
+    """Write random crops of two photographs as shards of two classes, as large as they are in them."""
     photographs = load_sample_images().images
     rng = np.random.default_rng(0)
 
     def crop() -> Encoded:
         label = int(rng.integers(len(photographs)))
         height, width = photographs[label].shape[:2]
-        top, left = int(rng.integers(height - PHOTO_SIDE)), int(rng.integers(width - PHOTO_SIDE))
-        pixels = photographs[label][top : top + PHOTO_SIDE, left : left + PHOTO_SIDE]
-        return Encoded(encode(Image.fromarray(pixels), "jpg"), label)
+        top, left = int(rng.integers(height - side)), int(rng.integers(width - side))
+        return Encoded(encode(Image.fromarray(photographs[label][top : top + side, left : left + side]), kind), label)
 
-    index = FolderIndex(
-        resolution=(PHOTO_SIDE, PHOTO_SIDE),
-        channels=3,
-        image_format="jpg",
-        classes=("china", "flower"),
-        resize={},
-        seed=0,
-        source="crops of sklearn.datasets.load_sample_images",
-        shards=(),
+    index = FolderIndex.model_validate(
+        {
+            "resolution": (side, side),
+            "channels": 3,
+            "image_format": kind,
+            "classes": ("china", "flower"),
+            "resize": {},
+            "seed": 0,
+            "source": "crops of sklearn.datasets.load_sample_images",
+            "shards": (),
+        }
     )
     with writing(folder):
         written = [
-            write_shard(folder, shard, shard * PHOTOS_PER_SHARD, "jpg", (crop() for _ in range(PHOTOS_PER_SHARD)))
-            for shard in range(PHOTO_SHARDS)
+            write_shard(folder, shard, shard * size, kind, (crop() for _ in range(size)))
+            for shard, size in enumerate(sizes)
         ]
-        commit(folder, index, written)
+        return commit(folder, index, written)
+
+
+def write_many(folder: Path) -> None:
+    """Write an index of many shards, all of them one file under many names."""
+    index = write_crops(folder, "png", KINDS["png"][0], [MANY])
+    (entry,) = index.shards
+    names = [f"many-{number:06d}.tar" for number in range(MANY)]
+    entries = []
+    for name in names:
+        linked = ShardEntry.model_validate({**entry.model_dump(), "name": name})
+        os.link(folder / entry.name, folder / name)
+        os.link(folder / entry.index_name, folder / linked.index_name)
+        entries.append(linked)
+    index.model_copy(update={"shards": tuple(entries)}).write(folder)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A row is `{"name", "ours", "reference", "ratio", "unit"}`: medians, and a ratio 
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -30,13 +31,26 @@ def time_s(action: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
-def compare(name: str, ours: Callable[[], object], reference: Callable[[], object], repeats: int = 7) -> Row:
+def cpu_s(action: Callable[[], object]) -> float:
+    """Return how much CPU time one call takes, in seconds over this process and the children that end within it."""
+    started_s = sum(os.times()[:4])
+    action()
+    return sum(os.times()[:4]) - started_s
+
+
+def compare(
+    name: str,
+    ours: Callable[[], object],
+    reference: Callable[[], object],
+    repeats: int = 7,
+    clock: Callable[[Callable[[], object]], float] = time_s,
+) -> Row:
     """Return the median times of two actions run in turn, after one unmeasured call of each, in seconds.
 
     The two alternate, so that a machine that slows down meanwhile slows both.
     """
     ours(), reference()
-    pairs = [(time_s(ours), time_s(reference)) for _ in range(repeats)]
+    pairs = [(clock(ours), clock(reference)) for _ in range(repeats)]
     ours_s, reference_s = (statistics.median(times) for times in zip(*pairs, strict=True))
     return Row(name=name, ours=ours_s, reference=reference_s, ratio=reference_s / ours_s, unit="s")
 
