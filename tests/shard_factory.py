@@ -12,10 +12,11 @@ from bigtrain.data.shards import ShardSet
 from bigtrain.data.writer import Encoded, commit, write_shard, writing
 
 
-def numbered_image(number: int, side: int = 4, channels: int = 1) -> np.ndarray:
+def numbered_image(number: int, side: int = 4, channels: int = 1, width: int | None = None) -> np.ndarray:
     """An image whose first two pixels hold `number` and whose others depend on it; uint8 [H, W] or [H, W, C]."""
-    pixels = (np.arange(side * side * channels, dtype=np.int64) * 7 + number * 31) % 251
-    pixels = pixels.reshape(side, side, channels).astype(np.uint8)
+    shape = side, side if width is None else width, channels
+    pixels = (np.arange(np.prod(shape), dtype=np.int64) * 7 + number * 31) % 251
+    pixels = pixels.reshape(shape).astype(np.uint8)
     pixels[0, 0], pixels[0, 1] = number % 256, number // 256
     return pixels[..., 0] if channels == 1 else pixels
 
@@ -38,11 +39,12 @@ def make_shards(
     labels: Sequence[int] | None = None,
     image_format: str = "png",
     image_bytes: Callable[[int], bytes] | None = None,
+    size: tuple[int, int] = (4, 4),
 ) -> FolderIndex:
     """Write numbered images as shards of the given sizes; labels are mixed unless they are given, and `image_bytes`
     gives other files than those of the numbered images."""
     index = FolderIndex(
-        resolution=(4, 4),
+        resolution=size,
         channels=channels,
         image_format=image_format,
         classes=tuple(f"class {label}" for label in range(num_classes)),
@@ -52,13 +54,13 @@ def make_shards(
         shards=(),
     )
     given = labels if labels is not None else [label_of(number, num_classes) for number in range(sum(sizes))]
-    files = image_bytes or (lambda number: encode(numbered_image(number, channels=channels), image_format))
+    files = image_bytes or (lambda number: encode(numbered_image(number, size[0], channels, size[1]), image_format))
     with writing(folder):
         written, first = [], 0
-        for shard, size in enumerate(sizes):
-            samples = [Encoded(files(number), given[number]) for number in range(first, first + size)]
+        for shard, count in enumerate(sizes):
+            samples = [Encoded(files(number), given[number]) for number in range(first, first + count)]
             written.append(write_shard(folder, shard, first, image_format, samples))
-            first += size
+            first += count
         return commit(folder, index, written)
 
 

@@ -156,9 +156,7 @@ def _image_faults(key: str, member: Member, row: np.void | None, law: _Law) -> I
         if not law.decode:
             refuse(read_header(member.data), image, law.max_pixels)
             return
-        decode_into(
-            member.data, image, np.empty((image.side, image.side, image.channels), dtype=np.uint8), law.max_pixels
-        )
+        decode_into(member.data, image, np.empty((*image.size, image.channels), dtype=np.uint8), law.max_pixels)
     except ValueError as error:
         yield f"{where}: the image {error}"
 

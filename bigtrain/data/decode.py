@@ -31,7 +31,7 @@ def decode_into(data: bytes, image: ImageSpec, out_HWC: Pixels, max_pixels: int 
     Args:
         data: a JPEG, PNG or WebP file.
         image: what every image of the data set is.
-        out_HWC: uint8, C-contiguous, shape [side, side, channels]; overwritten.
+        out_HWC: uint8, C-contiguous, shape [height, width, channels]; overwritten.
         max_pixels: images that claim more are refused before anything is decompressed.
 
     Raises:
@@ -56,8 +56,9 @@ def refuse(header: Header, image: ImageSpec, max_pixels: int) -> None:
     """
     if header.pixels > max_pixels:
         raise ValueError(f"claims {header.width}x{header.height} pixels, over data.max_pixels ({max_pixels})")
-    if (header.height, header.width) != (image.side, image.side):
-        raise ValueError(f"is {header.width}x{header.height}, not {image.side}x{image.side} as the index says")
+    height, width = image.size
+    if (header.height, header.width) != (height, width):
+        raise ValueError(f"is {header.width}x{header.height}, not {width}x{height} as the index says")
     if header.bits > BYTE_BITS:
         raise ValueError(f"has {header.bits} bits a channel, not {BYTE_BITS}")
     # WebP leaves out an alpha channel that is opaque everywhere; decoding gives it back.

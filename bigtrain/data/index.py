@@ -30,6 +30,7 @@ Rows = npt.NDArray[np.void]
 """Structured rows of a shard's index, see `row_type`."""
 
 _FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.tar$")]
+_Side = Annotated[int, Field(ge=1)]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -65,7 +66,7 @@ class FolderIndex(_Frozen):
 
     format: Literal["bigtrain-shards"] = "bigtrain-shards"
     version: Literal[1] = 1
-    resolution: tuple[int, int]
+    resolution: tuple[_Side, _Side]
     """Height and width in pixels, of every image."""
     channels: Literal[1, 3, 4]
     image_format: Literal["jpg", "png", "webp"]
@@ -84,7 +85,7 @@ class FolderIndex(_Frozen):
     @property
     def spec(self) -> ImageSpec:
         """The images as networks and metrics know them."""
-        return ImageSpec(side=self.resolution[0], channels=self.channels, num_classes=len(self.classes))
+        return ImageSpec.of_size(self.resolution, self.channels, len(self.classes))
 
     @property
     def num_samples(self) -> int:
@@ -106,8 +107,6 @@ class FolderIndex(_Frozen):
     def problems(self) -> list[str]:
         """Return a sentence for each way in which the entries contradict one another."""
         found = []
-        if self.resolution[0] != self.resolution[1]:
-            found.append(f"resolution is {self.resolution[0]}x{self.resolution[1]}, and only square images are known")
         names = [entry.name for entry in self.shards]
         found += [f"shard {name} is listed twice" for name in sorted({name for name in names if names.count(name) > 1})]
         if not self.num_samples:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bigtrain.data.disk import write_aside
 from bigtrain.data.index import add_histograms
+from bigtrain.data.pixels import Size
 from bigtrain.data.shards import ShardSet
 from bigtrain.data.shuffle import permutation
 from bigtrain.recipe.errors import DataError
@@ -49,35 +50,46 @@ def draw_overview(folder: Path, path: Path, seed: int = 0) -> None:
 
 def _grid(shards: ShardSet, seed: int) -> Image.Image:
     chosen = permutation(shards.num_samples, "overview", seed)[: GRID * GRID]
-    side = shards.spec.side
-    tile = side * max(1, -(-SMALLEST_TILE // side)) if side < SMALLEST_TILE else min(side, LARGEST_TILE)
+    tile_height, tile_width = tile = _tile(shards.spec.size)
     columns = min(GRID, len(chosen))
     rows = -(-len(chosen) // columns)
-    sheet = Image.new("RGB", (GAP + columns * (tile + GAP), GAP + rows * (tile + TEXT + GAP)), "white")
+    sheet = Image.new("RGB", (GAP + columns * (tile_width + GAP), GAP + rows * (tile_height + TEXT + GAP)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for at, number in enumerate(chosen.tolist()):
-        left, top = GAP + at % columns * (tile + GAP), GAP + at // columns * (tile + TEXT + GAP)
+        left = GAP + at % columns * (tile_width + GAP)
+        top = GAP + at // columns * (tile_height + TEXT + GAP)
         try:
             image, label = _sample(shards, number, tile)
             sheet.paste(image, (left, top))
             name = shards.class_names[label] if shards.class_names else ""
         except DataError:
-            box = (left, top, left + tile, top + tile)
+            box = (left, top, left + tile_width, top + tile_height)
             draw.rectangle(box, outline=BAD)
             draw.line(box, fill=BAD)
             name = "damaged"
-        draw.text((left, top + tile), _cut(name, tile, font), fill=INK, font=font)
+        draw.text((left, top + tile_height), _cut(name, tile_width, font), fill=INK, font=font)
     return sheet
 
 
-def _sample(shards: ShardSet, number: int, tile: int) -> tuple[Image.Image, int]:
+def _tile(size: Size) -> Size:
+    """Return the height and width in which images are drawn; their longer side decides."""
+    longest = max(size)
+    if longest < SMALLEST_TILE:
+        times = -(-SMALLEST_TILE // longest)
+        return size[0] * times, size[1] * times
+    scale = min(longest, LARGEST_TILE) / longest
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _sample(shards: ShardSet, number: int, tile: Size) -> tuple[Image.Image, int]:
     batch = shards.load([number])
     pixels_HWC = batch.image_NCHW[0].permute(1, 2, 0).numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[..., 0]))
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    resample = Image.Resampling.NEAREST if image.width <= tile else Image.Resampling.BOX
-    return image.convert("RGB").resize((tile, tile), resample), int(batch.label_N[0])
+    height, width = tile
+    resample = Image.Resampling.NEAREST if image.width <= width else Image.Resampling.BOX
+    return image.convert("RGB").resize((width, height), resample), int(batch.label_N[0])
 
 
 def _bars(shards: ShardSet) -> Image.Image:

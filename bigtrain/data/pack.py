@@ -18,7 +18,7 @@ from bigtrain.data.decode import DEFAULT_MAX_PIXELS
 from bigtrain.data.finished import Note, note_path, plan_hash, remove_other_plans, take_up, write_note
 from bigtrain.data.index import FolderIndex
 from bigtrain.data.parts import Part
-from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, encode, fit, read_image
+from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, Size, encode, fit, is_enlarged, read_image
 from bigtrain.data.process import run_jobs
 from bigtrain.data.shuffle import permutation
 from bigtrain.data.sources.found import Found, Opener, Source
@@ -39,6 +39,7 @@ class PackOptions:
     """How images become samples; recorded in the index."""
 
     side: int
+    """Height in pixels."""
     fit: str = "crop"
     filter: str = "lanczos"
     image_format: str = "jpg"
@@ -52,6 +53,13 @@ class PackOptions:
     """Whether images of equal content are all kept, or dropped but for the first; either way they are reported."""
     part: Part | None = None
     """Which shards of the whole are written; None: all."""
+    width: int | None = None
+    """In pixels; None: square."""
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return self.side, self.side if self.width is None else self.width
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class PackReport:
     index: FolderIndex
     rejections: tuple[Rejection, ...]
     enlarged: int
-    """Images that were smaller than the size asked for."""
+    """Images that were smaller than the size asked for, so that pixels were made up."""
     other_files: dict[str, int]
     """Files that are no images, by suffix."""
     notes: tuple[str, ...] = ()
@@ -235,11 +243,11 @@ def _mean_bytes(probes: list[Source], opener: Opener, options: PackOptions) -> f
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _encode(data: bytes | Image.Image, options: PackOptions) -> tuple[bytes, tuple[int, int]]:
-    """Return the sample and the width and height of its source."""
+def _encode(data: bytes | Image.Image, options: PackOptions) -> tuple[bytes, Size]:
+    """Return the sample and the height and width of its source."""
     image = read_image(data, options.channels, options.max_pixels)
-    fitted = fit(image, options.side, options.fit, options.filter)
-    return encode(fitted, options.image_format, options.quality), image.size
+    fitted = fit(image, options.size, options.fit, options.filter)
+    return encode(fitted, options.image_format, options.quality), (image.height, image.width)
 
 
 def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, job: _Job) -> _Done:
@@ -249,7 +257,7 @@ def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, jo
     rejections: list[tuple[str, str]] = []
     labels: list[int] = []
     digests: list[str] = []
-    sizes: Counter[tuple[int, int]] = Counter()
+    sizes: Counter[Size] = Counter()
 
     def samples() -> Iterator[Encoded]:
         for source in job.sources:
@@ -272,8 +280,8 @@ def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, jo
         labels=tuple(labels),
         rejections=tuple(rejections),
         digests=tuple(digests),
-        sizes={f"{width}x{height}": number for (width, height), number in sizes.items()},
-        enlarged=sum(number for size, number in sizes.items() if min(size) < options.side),
+        sizes={f"{width}x{height}": number for (height, width), number in sizes.items()},
+        enlarged=sum(number for size, number in sizes.items() if is_enlarged(size, options.size, options.fit)),
     )
     write_note(note_path(folder, plan, job.number), note)
     return _Done(shard, note, taken_up=False)
@@ -285,7 +293,7 @@ def _index(options: PackOptions, found: Found) -> FolderIndex:
         how["quality"] = options.quality
     return FolderIndex.model_validate(
         {
-            "resolution": (options.side, options.side),
+            "resolution": options.size,
             "channels": options.channels,
             "image_format": options.image_format,
             "classes": found.classes,

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from bigtrain.data.header import BYTE_BITS, PNG_SIGNATURE, read_header
 
 Pixels = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+"""Height and width in pixels."""
 Format = Literal["jpg", "png", "webp"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
@@ -86,37 +88,49 @@ def _to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(MODES[channels])
 
 
-def fit(image: Image.Image, side: int, how: str, resize_filter: str) -> Image.Image:
-    """Bring an image to side x side pixels.
+def fit(image: Image.Image, size: Size, how: str, resize_filter: str) -> Image.Image:
+    """Bring an image to a size.
 
     Args:
         image: any size.
-        side: pixels.
-        how: "crop" keeps the largest centred square, "pad" keeps all and adds black, "squash" ignores proportions.
+        size: height and width in pixels.
+        how: "crop" keeps the largest centred box of the proportions of `size`, to the nearest pixel; "pad" keeps all
+            and adds black; "squash" ignores proportions.
         resize_filter: "lanczos", "box" or "bicubic".
     """
-    return FITS[how](image, side, FILTERS[resize_filter])
+    return FITS[how](image, size, FILTERS[resize_filter])
 
 
-def _crop(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    return image.resize((side, side), resample, box=(left, top, left + short, top + short))
+def is_enlarged(source: Size, size: Size, how: str) -> bool:
+    """Tell whether `fit` makes pixels that the source has not; both sizes are height and width."""
+    less = [have < wanted for have, wanted in zip(source, size, strict=True)]
+    return all(less) if how == "pad" else any(less)
 
 
-def _pad(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    framed = Image.new(image.mode, (side, side))
-    framed.paste(image.resize((width, height), resample), ((side - width) // 2, (side - height) // 2))
+def _crop(image: Image.Image, size: Size, resample: Image.Resampling) -> Image.Image:
+    height, width = size
+    box_height = min(image.height, max(1, round(image.width * height / width)))
+    box_width = min(image.width, max(1, round(image.height * width / height)))
+    left, top = (image.width - box_width) // 2, (image.height - box_height) // 2
+    return image.resize((width, height), resample, box=(left, top, left + box_width, top + box_height))
+
+
+def _pad(image: Image.Image, size: Size, resample: Image.Resampling) -> Image.Image:
+    height, width = size
+    scale = min(width / image.width, height / image.height)
+    inner_width, inner_height = (max(1, round(length * scale)) for length in image.size)
+    framed = Image.new(image.mode, (width, height))
+    inner = image.resize((inner_width, inner_height), resample)
+    framed.paste(inner, ((width - inner_width) // 2, (height - inner_height) // 2))
     return framed
 
 
-def _squash(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    return image.resize((side, side), resample)
+def _squash(image: Image.Image, size: Size, resample: Image.Resampling) -> Image.Image:
+    height, width = size
+    return image.resize((width, height), resample)
 
 
-FITS: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
+FITS: dict[str, Callable[[Image.Image, Size, Image.Resampling], Image.Image]] = {
     "crop": _crop,
     "pad": _pad,
     "squash": _squash,

@@ -170,7 +170,7 @@ class ShardSet:
                 replaced, see `on_error`; names shard, key and reason.
         """
         image, count, bad = self.spec, len(numbers), []
-        image_NHWC = torch.empty(count, image.side, image.side, image.channels, dtype=torch.uint8)
+        image_NHWC = torch.empty(count, *image.size, image.channels, dtype=torch.uint8)
         label_N, pixels_NHWC = np.empty(count, dtype=np.int64), image_NHWC.numpy()
         sample_N = np.asarray(numbers, dtype=np.int64).copy()
         for place, number in enumerate(sample_N.tolist()):

@@ -37,10 +37,9 @@ class Arrays:
             )
         self.pixels_NHWC = _member(Path(place), PIXELS)
         shape, dtype = self.pixels_NHWC.shape, self.pixels_NHWC.dtype
-        if dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in CHANNELS or not shape[0]:
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in CHANNELS or 0 in shape:
             raise DataError(
-                f"{PIXELS} of {place} is {dtype} {list(shape)}; images are uint8 [N, H, W, C], square, with 1, 3 or 4 "
-                "channels"
+                f"{PIXELS} of {place} is {dtype} {list(shape)}; images are uint8 [N, H, W, C] with 1, 3 or 4 channels"
             )
         self.label_N = self._stored_labels(arrays)
 
@@ -55,8 +54,8 @@ class Arrays:
     @property
     def image(self) -> ImageSpec:
         """What every image is."""
-        _, side, _, channels = self.pixels_NHWC.shape
-        return ImageSpec(side, channels, int(self.label_N.max()) + 1)
+        _, height, width, channels = self.pixels_NHWC.shape
+        return ImageSpec.of_size((height, width), channels, int(self.label_N.max()) + 1)
 
     @property
     def num_images(self) -> int:

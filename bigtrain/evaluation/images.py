@@ -175,12 +175,12 @@ class Files:
     def image(self) -> ImageSpec:
         """What the first image is, and with it every one."""
         header = self._header(self._read(0), 0)
-        if header.width != header.height or header.channels not in CHANNELS:
+        if header.channels not in CHANNELS:
             raise DataError(
-                f"{self.files.names[0]} in {self.place} is {_facts(header)}; only square images of 1, 3 or 4 channels "
-                "can be judged: `bigtrain shards folder` brings images to one size"
+                f"{self.files.names[0]} in {self.place} is {_facts(header)}; images of 1, 3 or 4 channels can be "
+                "judged: `bigtrain shards folder` makes them so"
             )
-        return ImageSpec(header.height, header.channels, len(self.classes))
+        return ImageSpec.of_size((header.height, header.width), header.channels, len(self.classes))
 
     @property
     def num_images(self) -> int:
@@ -210,7 +210,7 @@ class Files:
         data, image = self._read(number), self.image
         header = self._header(data, number)
         if (header.height, header.width) != image.size or header.channels != image.channels:
-            first = f"{image.side}x{image.side} with {image.channels} channels"
+            first = f"{image.size[1]}x{image.size[0]} with {image.channels} channels"
             raise DataError(
                 f"{self.files.names[number]} in {self.place} is {_facts(header)}, and {self.files.names[0]} is "
                 f"{first}; all images of a set are alike: `bigtrain shards folder` makes them so"

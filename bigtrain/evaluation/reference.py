@@ -44,7 +44,7 @@ def open_real(real: str | None, split: str | None, subject: Subject, ranks: Rank
     else:
         images = open_images(real)
     if images.image.size != subject.image.size or images.image.channels != subject.image.channels:
-        ours, theirs = (f"{each.side}x{each.side}x{each.channels}" for each in (subject.image, images.image))
+        ours, theirs = (f"{each.size[1]}x{each.size[0]}x{each.channels}" for each in (subject.image, images.image))
         raise DataError(
             f"images of {subject.label} are {ours} and those of {images.place} are {theirs}; bring both to one size "
             "and number of channels: `bigtrain shards folder` does"

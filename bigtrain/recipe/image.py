@@ -1,6 +1,7 @@
 """What images of a run are: the one fact that data, networks and metrics share."""
 
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,12 @@ class ImageSpec:
     channels: int
     num_classes: int
     width: int | None = None
+
+    @classmethod
+    def of_size(cls, size: tuple[int, int], channels: int, num_classes: int) -> Self:
+        """Return the spec of images of a height and a width in pixels: one form for one size, so that they compare."""
+        height, width = size
+        return cls(height, channels, num_classes, None if width == height else width)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -46,11 +46,11 @@ def open_shards(recipe: Recipe) -> ShardSet:
     shards = recipe.data.build(recipe.seed)
     said, found = recipe.image.spec, shards.spec
     for key in ("side", "width", "channels", "num_classes"):
-        if getattr(said, key) != getattr(found, key):
+        ours, theirs = ("null" if each is None else each for each in (getattr(said, key), getattr(found, key)))
+        if ours != theirs:
             raise DataError(
-                f"image.{key}: {getattr(said, key)} in the recipe, but the shards in {recipe.data.shards} hold "
-                f"{getattr(found, key)}; "
-                f"set image.{key}={getattr(found, key)}, or point data.shards at other shards"
+                f"image.{key}: {ours} in the recipe, but the shards in {recipe.data.shards} hold {theirs}; "
+                f"set image.{key}={theirs}, or point data.shards at other shards"
             )
     return shards
 

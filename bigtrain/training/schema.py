@@ -51,7 +51,8 @@ class ImageSettings(Settings):
     @property
     def spec(self) -> ImageSpec:
         """The same, as data and networks know it."""
-        return ImageSpec(self.side, self.channels, self.num_classes, self.width)
+        size = self.side, self.side if self.width is None else self.width
+        return ImageSpec.of_size(size, self.channels, self.num_classes)
 
 
 class CheckpointSettings(Settings):

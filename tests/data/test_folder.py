@@ -195,7 +195,7 @@ def gradient(width, height):
 
 def test_fits_keep_the_centre_all_or_the_frame():
     wide = gradient(40, 20)
-    crop, pad, squash = (np.asarray(fit(wide, 20, how, "box")) for how in ("crop", "pad", "squash"))
+    crop, pad, squash = (np.asarray(fit(wide, (20, 20), how, "box")) for how in ("crop", "pad", "squash"))
     assert np.array_equal(crop, np.asarray(wide)[:, 10:30])
     assert (pad[:5] == 0).all()
     assert (pad[15:] == 0).all()
@@ -206,7 +206,7 @@ def test_fits_keep_the_centre_all_or_the_frame():
 
 def test_an_image_of_the_right_size_is_not_touched():
     image = gradient(20, 20)
-    assert all(np.array_equal(fit(image, 20, how, "lanczos"), image) for how in ("crop", "pad", "squash"))
+    assert all(np.array_equal(fit(image, (20, 20), how, "lanczos"), image) for how in ("crop", "pad", "squash"))
 
 
 def test_photographs_are_turned_as_their_camera_says(tmp_path):

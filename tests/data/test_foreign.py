@@ -21,8 +21,8 @@ from bigtrain.recipe.errors import DataError
 from tests.shard_factory import make_shards, number_in, numbered_image
 
 
-def picture(number, side=4, kind="png", channels=3):
-    return encode(numbered_image(number, side, channels), kind)
+def picture(number, side=4, kind="png", channels=3, width=None):
+    return encode(numbered_image(number, side, channels, width), kind)
 
 
 def write_tar(path, files):

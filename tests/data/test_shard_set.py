@@ -252,8 +252,11 @@ def test_images_of_another_size_or_channel_count_than_the_index_are_refused(fold
     rewrite_index(folder, resolution=(4, 4), channels=3)
     with pytest.raises(DataError, match=r"has 1 channels \(colour type 0\), not 3 as the index says"):
         ShardSet.open(folder).load([0])
-    rewrite_index(folder, resolution=(4, 8))
-    with pytest.raises(DataError, match="4x8, and only square images are known"):
+    rewrite_index(folder, resolution=(4, 8), channels=1)
+    with pytest.raises(DataError, match=r"the image is 4x4, not 8x4 as the index says"):
+        ShardSet.open(folder).load([0])
+    rewrite_index(folder, resolution=(4, 0))
+    with pytest.raises(DataError, match=r"resolution.1: Input should be greater than or equal to 1"):
         ShardSet.open(folder)
 
 

@@ -93,7 +93,7 @@ def test_shards_are_read_whole(digits: Path) -> None:
         ("z.png", png(IMAGES[0, :1]), "z.png in .* is 8x8 with 1 channels"),
         ("z.png", png(IMAGES[0])[:60], "z.png in .* cannot be used: the image cannot be decoded"),
         ("z.jpg", b"", "z.jpg in .* cannot be used: the image is no JPEG, PNG or WebP"),
-        ("a.png", png(IMAGES[0, :, :4]), "only square images"),
+        ("a.png", png(IMAGES[0, :, :4]), "b.png in .* is 8x8 with 3 channels, and a.png is 8x4 with 3 channels"),
     ],
 )
 def test_images_unlike_the_others_get_a_sentence(tmp_path: Path, name: str, data: bytes, words: str) -> None:

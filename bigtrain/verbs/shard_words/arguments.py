@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bigtrain.recipe.units import parse_count
 DEFAULTS = DataSettings.model_validate({"shards": ""})
 LARGEST_QUALITY = 100
 LISTED_CLASSES = 20
+_SIZE = re.compile(r"([0-9]{1,5})(?:x([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,32 @@ class Word:
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+def size_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the size of the stored images."""
+    parser.add_argument(
+        "--size",
+        required=True,
+        metavar="PIXELS",
+        help="side of the stored images, or height x width: 64x96 is 64 high and 96 wide",
+    )
+
+
+def parse_size(text: str) -> tuple[int, int | None]:
+    """Return height and width (None: square) as `--size` says them.
+
+    Raises:
+        UsageError: it is neither a side nor height x width.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"--size is {text!r}, but must be a side such as 64, or height x width such as 64x96; correct it"
+        )
+    height, width = (int(length or match[1]) for length in match.groups())
+    at_least_one("--size", min(height, width))
+    return height, None if width == height else width
 
 
 def jobs_argument(parser: argparse.ArgumentParser) -> None:

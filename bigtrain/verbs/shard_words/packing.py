@@ -34,8 +34,10 @@ from bigtrain.verbs.shard_words.arguments import (
     jobs_argument,
     max_pixels_argument,
     mover,
+    parse_size,
     positive,
     quality_argument,
+    size_argument,
     summary,
 )
 
@@ -49,7 +51,7 @@ LISTED_SIZES = 4
 def form_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how images become samples."""
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write the shards into")
-    parser.add_argument("--size", type=int, required=True, metavar="PIXELS", help="side of the stored images")
+    size_argument(parser)
     parser.add_argument(
         "--fit", choices=list(FITS), default="crop", help="crop the centre, pad with black, or squash (crop)"
     )
@@ -99,8 +101,10 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
     Raises:
         UsageError: a value is outside its range, or the format cannot hold the channels.
     """
+    side, width = parse_size(arguments.size)
     options = PackOptions(
-        side=at_least_one("--size", arguments.size),
+        side=side,
+        width=width,
         fit=arguments.fit,
         filter=arguments.filter,
         image_format=arguments.format,
@@ -176,7 +180,9 @@ def _table(options: PackOptions, report: PackReport) -> Iterator[tuple[str, str]
     more = f" and {len(report.sizes) - LISTED_SIZES} other sizes" if len(report.sizes) > LISTED_SIZES else ""
     yield "source sizes", ", ".join(f"{size} ({number})" for size, number in common) + more
     if report.enlarged:
-        yield "enlarged", f"{report.enlarged} images were smaller than {options.side} pixels"
+        height, width = options.size
+        wanted = f"{height}" if height == width else f"{width}x{height}"
+        yield "enlarged", f"{report.enlarged} images were smaller than {wanted} pixels"
     if report.duplicates:
         one = report.duplicates[0]
         done = "left out" if options.duplicates == "drop" else "kept; --duplicates drop leaves them out"
