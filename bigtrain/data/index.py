@@ -9,7 +9,7 @@ Departs from the WebDataset convention, which has no index: any WebDataset reade
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -263,7 +263,7 @@ def histogram(labels: npt.NDArray[np.integer[Any]]) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 
-def add_histograms(parts: "list[Mapping[int, int]]") -> dict[int, int]:
+def add_histograms(parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Sum class histograms, in the order of labels."""
     total: dict[int, int] = {}
     for part in parts:

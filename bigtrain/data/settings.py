@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from bigtrain.data.balance import NO_BALANCE, BalanceText
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
 from bigtrain.data.location import locations
 from bigtrain.data.mixing import refuse_sorted
@@ -45,6 +46,10 @@ class DataSettings(Settings):
     """Processes that read and decode, on each rank; 0 decodes in the training process."""
     shuffle_window_shards: int = Field(8, ge=1)
     """Shards among which samples are permuted; part of what the data order depends on."""
+    balance: BalanceText = NO_BALANCE
+    """How often each class comes in an epoch: none (as often as it has samples), class (all equally often), or
+    temperature(T) (in proportion to its number of samples to the power of 1/T); part of what the data order depends
+    on."""
     max_pixels: PositiveCount = DEFAULT_MAX_PIXELS
     """Images that claim more pixels than this are refused before they are decoded."""
     allow_sorted: bool = False

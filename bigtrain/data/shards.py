@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bigtrain.data.balance import NO_BALANCE, Balance
 from bigtrain.data.batch import Batch
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS, Pixels, decode_into
 from bigtrain.data.holdout import Holdout, Part
 from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
-from bigtrain.data.order import Order, WindowedOrder
+from bigtrain.data.occurrences import Occurrences
+from bigtrain.data.order import Balanced, Order, WindowedOrder
 from bigtrain.data.places import Staging, open_places
 from bigtrain.data.reader import OPEN_SHARDS, BadSampleError, Sample, ShardReader
 from bigtrain.data.shuffle import Integers
@@ -113,13 +115,29 @@ class ShardSet:
         return hashlib.sha256(f"{content} {self.part} {self.parts.share!r} {self.parts.seed}".encode()).hexdigest()
 
     @cached_property
+    def histograms(self) -> tuple[dict[int, int], ...]:
+        """How many samples of each shard belong to this part, by label; with a holdout, the rows of all shards are
+        opened for it once."""
+        if self.part == "all" or (self.part == "training" and not self.parts.counts.any()):
+            return tuple(entry.class_histogram for entry in self.index.shards)
+        shards = range(len(self.index.shards))
+        return tuple(histogram(self._labels(shard)[self.parts.rows(shard, self.part)]) for shard in shards)
+
+    @property
     def label_counts(self) -> Integers:
         """Samples of each class in this part, int64 [K]; shape [0] without classes."""
-        if self.part == "all" or (self.part == "training" and not self.parts.counts.any()):
-            counted = add_histograms([entry.class_histogram for entry in self.index.shards])
-        else:
-            counted = histogram(self.reader.labels(self.numbers()))
-        return np.array([counted.get(label, 0) for label in range(len(self.class_names))], dtype=np.int64)
+        return self.label_places(NO_BALANCE)
+
+    def label_places(self, balance: Balance) -> Integers:
+        """Return how often each class comes in an epoch of a training order, int64 [K]."""
+        counted = add_histograms(self.histograms)
+        found = {label: count for label, count in counted.items() if count}
+        label_K, size_K = np.array(list(found), dtype=np.int64), np.array(list(found.values()), dtype=np.int64)
+        places = dict(zip(found, balance.places(label_K, size_K).tolist(), strict=True))
+        return np.array([places.get(label, 0) for label in range(len(self.class_names))], dtype=np.int64)
+
+    def _labels(self, shard: int) -> Integers:
+        return np.asarray(self.reader.rows(shard)["label"], dtype=np.int64)
 
     def training(self) -> Self:
         """Return the part that is trained on."""
@@ -138,9 +156,22 @@ class ShardSet:
         starts, shards = self.reader.starts, range(len(self.index.shards))
         return np.concatenate([starts[shard] + self.parts.rows(shard, self.part) for shard in shards])
 
-    def order(self, seed: int, window_shards: int) -> Order:
-        """Return the training order over this part; reading along it has shards copied ahead, where they are copied."""
-        order, files = WindowedOrder(self.parts, self.part, seed, window_shards), self.reader.files
+    def order(self, seed: int, window_shards: int, balance: Balance = NO_BALANCE) -> Order:
+        """Return the training order over this part; reading along it has shards copied ahead, where they are copied.
+
+        Args:
+            seed: decides every permutation.
+            window_shards: shards among which samples are permuted.
+            balance: how often each class comes; other than `none`, the rows of a window's shards are opened with it.
+
+        Raises:
+            DataError: see `Balance.places`.
+        """
+        deal = None
+        if balance != NO_BALANCE:
+            occurrences = Occurrences(self.histograms, balance, seed)
+            deal = Balanced(self.parts, self.part, occurrences, self._labels)
+        order, files = WindowedOrder(self.parts, self.part, seed, window_shards, deal), self.reader.files
         if not isinstance(files, StagedFiles):
             return order
         self.reader.most_open = min(OPEN_SHARDS, 2 * window_shards)  # a batch may lie in two windows

@@ -47,8 +47,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a game may know of the data and of its use: the image shape, how many training images each class has (None:
-    no labels), and how many images a turn has over all ranks."""
+    """What a game may know of the data and of its use: the image shape, how many images of each class an epoch of
+    training has (None: no labels), and how many images a turn has over all ranks."""
 
     image: ImageSpec
     label_counts: tuple[int, ...] | None = None

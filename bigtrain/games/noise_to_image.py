@@ -51,8 +51,8 @@ class NoiseToImageSettings(Settings):
     discriminator_turns: int = Field(1, ge=1)
     """Turns of the discriminator before each turn of the generator."""
     fake_labels: Literal["uniform", "empirical", "batch"] = "uniform"
-    """Law of the labels of generated images: uniform over classes, as frequent as in the data, or those of the real
-    batch."""
+    """Law of the labels of generated images: uniform over classes, as frequent as in an epoch of the data (see
+    `data.balance`), or those of the real batch (and without one, as in sampling, as `empirical`)."""
     penalties: PenaltiesSettings = PenaltiesSettings()
     """What the players pay besides the objective."""
     augment: AUGMENTATIONS.union() | None = None  # type: ignore[valid-type]

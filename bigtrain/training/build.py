@@ -65,7 +65,7 @@ def build_game(recipe: Recipe, facts: DataFacts) -> Game:
 
 def facts_of(recipe: Recipe, shards: ShardSet) -> DataFacts:
     """Return what the game may know of the data."""
-    counts = tuple(int(count) for count in shards.label_counts) if recipe.image.num_classes else None
+    counts = tuple(shards.label_places(recipe.data.balance).tolist()) if recipe.image.num_classes else None
     return DataFacts(recipe.image.spec, counts, recipe.batch_images)
 
 
@@ -111,7 +111,7 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
     game = build_game(recipe, facts)
     engine = build_engine(recipe, game, launch)
     folder = recipe.run_folder
-    order = shards.order(recipe.seed, recipe.data.shuffle_window_shards)
+    order = shards.order(recipe.seed, recipe.data.shuffle_window_shards, recipe.data.balance)
     on_gpu = launch.device.type == "cuda"
     run = Run(
         recipe=recipe,

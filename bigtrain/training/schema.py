@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 import bigtrain.games.noise_to_image  # noqa: F401  (registers the game)
 import bigtrain.networks  # noqa: F401  (registers the networks)
+from bigtrain.data.balance import NO_BALANCE
 from bigtrain.data.settings import DataSettings
 from bigtrain.engine.ema import AverageSettings
 from bigtrain.engine.optimizers import OPTIMIZERS
@@ -208,6 +209,11 @@ class Recipe(Settings):
         yield from self._batch_problems()
         yield from self._game_problems()
         yield from self.data.problems()
+        if self.data.balance != NO_BALANCE and not self.image.num_classes:
+            yield (
+                f"data.balance: {self.data.balance} needs classes, but image.num_classes is 0; delete data.balance, or "
+                "set image.num_classes"
+            )
         if self.precision == "fp16" and self.engine.startswith("zero"):
             yield (
                 f"precision: fp16 scales the loss of each player, which engine: {self.engine} cannot; take precision: "

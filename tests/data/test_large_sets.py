@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bigtrain.data.balance import Balance
 from bigtrain.data.feed import Feed
 from bigtrain.data.holdout import Holdout
-from bigtrain.data.index import FolderIndex, ShardEntry, row_type
+from bigtrain.data.index import FolderIndex, ShardEntry, histogram, row_type
 from bigtrain.data.pixels import encode
 from bigtrain.data.reader import ShardReader
 from bigtrain.data.shards import ShardSet
@@ -24,8 +25,8 @@ class MadeUpFiles:
 
     where = "nowhere"
 
-    def __init__(self, index, path):
-        self.index, self.path = index, path
+    def __init__(self, index, path, label_N):
+        self.index, self.path, self.label_N = index, path, label_N
         data = path.read_bytes()
         self.row = (0, len(data), zlib.crc32(data), 0, b"000000")
         self.opened, self.read = [], []
@@ -36,28 +37,33 @@ class MadeUpFiles:
 
     def rows(self, shard):
         self.read.append(shard)
-        return np.array([self.row] * self.index.shards[shard].samples, dtype=row_type(6))
+        rows = np.array([self.row] * self.index.shards[shard].samples, dtype=row_type(6))
+        rows["label"] = self.label_N
+        return rows
 
     def renew(self, shard):
         return False
 
 
-def made_up_set(tmp_path, num_shards, samples, share=0.0):
+def made_up_set(tmp_path, num_shards, samples, share=0.0, num_classes=1):
+    """Every shard has the same labels; of several classes, the first are the most frequent."""
+    label_N = np.arange(samples) ** 2 * num_classes // samples**2
     path = tmp_path / "one.png"
     path.write_bytes(encode(numbered_image(7), "png"))
     zeros = "0" * 64
     entries = tuple(
         ShardEntry(
             name=f"{shard:06d}.tar", bytes=0, sha256=zeros, index_sha256=zeros, samples=samples,
-            class_histogram={0: samples},
+            class_histogram=histogram(label_N),
         )
         for shard in range(num_shards)
     )  # fmt: skip
     index = FolderIndex(
-        resolution=(4, 4), channels=1, image_format="png", classes=("a",), resize={}, seed=0, source="", shards=entries
-    )
+        resolution=(4, 4), channels=1, image_format="png", classes=tuple(map(str, range(num_classes))), resize={},
+        seed=0, source="", shards=entries,
+    )  # fmt: skip
     parts = Holdout((samples,) * num_shards, share, 0)
-    return ShardSet(index, parts, "training", ShardReader(MadeUpFiles(index, path), index))
+    return ShardSet(index, parts, "training", ShardReader(MadeUpFiles(index, path, label_N), index))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])
@@ -78,6 +84,24 @@ def test_the_first_batch_after_a_resume_opens_the_shards_of_its_window_and_reads
     files = shards.reader.files
     assert len(files.opened) <= 16  # shards of a window, or of two at a joint
     assert sorted(files.read) == sorted(set(files.read)) == sorted(files.opened)
+    feed.close()
+
+
+@pytest.mark.parametrize("balance", ["class", "temperature(3)"])
+def test_a_resume_of_a_balanced_order_opens_the_shards_of_its_window_too(tmp_path, monkeypatch, balance):
+    shards = made_up_set(tmp_path, 1000, 1000, num_classes=1000)
+    position = int(6.5 * shards.num_samples) // 64 * 64
+    reads, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *words: reads.append(words) or pread(*words))
+    order = shards.order(3, 8, Balance.parse(balance))
+    assert not shards.reader.files.read, "sizes of windows follow from the class histograms"
+    feed = Feed(shards, order, Layout(0, 1, 64, 64), 0)
+    (batch,) = feed.read(position)
+    assert batch.sample_N.tolist() == order.samples(np.arange(position, position + 64)).tolist()
+    assert len(reads) == 64
+    files = shards.reader.files
+    assert len(files.read) == len(set(files.read)) <= 16  # shards of a window, or of two at a joint
+    assert set(files.opened) <= set(files.read)
     feed.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bigtrain.data.balance import Balance
 from bigtrain.data.index import FolderIndex
 from bigtrain.data.places import Staging
 from bigtrain.data.settings import DataSettings
@@ -53,6 +54,19 @@ def test_copies_are_read_and_the_originals_may_go(origin, cache_dir, copies):
     again = numbers_read(shards, range(70))
     assert again.label_N.tolist() == shards.reader.labels(np.arange(70)).tolist()
     assert len(list(copies.glob("*.tar"))) == 6
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_balanced_order_is_the_local_one_and_copies_no_shard_for_its_labels(origin, cache_dir, copies, share):
+    shards = ShardSet.open(str(origin), share, 1, staging=Staging(cache_dir))
+    balance, positions = Balance.parse("class"), np.arange(150)
+    order = shards.order(0, 2, balance)
+    assert (
+        order.order.samples(positions).tolist()
+        == ShardSet.open(origin, share, 1).order(0, 2, balance).samples(positions).tolist()
+    )
+    assert not list(copies.glob("*.tar"))
+    assert len(next(order.order.windows_from(75))) == 2
 
 
 def test_labels_of_a_holdout_are_counted_without_copying_shards(origin, cache_dir, copies):
