@@ -64,6 +64,13 @@ class RankGroup:
         return total
 
 
+def _new_words(timeout: timedelta | None) -> dist.ProcessGroup:
+    """Return a group of all ranks over gloo; all of them call it together."""
+    made = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(made, dist.ProcessGroup), f"all ranks are of this group, got {made}"
+    return made
+
+
 class Ranks:
     """The processes of one run. Every method except the plain attributes is called by all ranks, in the same order."""
 
@@ -91,10 +98,10 @@ class Ranks:
         """
         if not (dist.is_available() and dist.is_initialized()):
             return cls.single()
-        words: Any = dist.group.WORLD
+        words = dist.group.WORLD
         timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
         if dist.get_world_size() > 1:
-            words = dist.new_group(backend="gloo", timeout=timeout)
+            words = _new_words(timeout)
         return cls(dist.get_rank(), dist.get_world_size(), words, timeout)
 
     def for_another_thread(self) -> "Ranks":
@@ -103,7 +110,7 @@ class Ranks:
         """
         if self.world == 1:
             return Ranks.single()
-        return Ranks(self.rank, self.world, dist.new_group(backend="gloo", timeout=self._timeout), self._timeout)
+        return Ranks(self.rank, self.world, _new_words(self._timeout), self._timeout)
 
     @property
     def is_main(self) -> bool:

@@ -51,7 +51,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, owned: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.flop = 0
         self.reduced_flop = 0
         self.live_bytes = 0

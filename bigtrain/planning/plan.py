@@ -97,8 +97,8 @@ def _essentials(plan: Plan) -> Iterator[str]:
     yield f"{recipe.name}: {recipe.game.kind} {kind}, images {size} x {image.channels}{classes}"
     yield f"{PREFIX}engine {recipe.engine}, precision {recipe.precision}, compile {recipe.compile}"
     yield f"{PREFIX}run folder {recipe.run_folder}, shards {recipe.data.shards}"
-    for name, size in plan.measured.networks.items():
-        yield f"{PREFIX}parameters of {name}: {size.parameters:,}"
+    for name, network in plan.measured.networks.items():
+        yield f"{PREFIX}parameters of {name}: {network.parameters:,}"
 
 
 def _has_pair(recipe: Planned) -> bool:

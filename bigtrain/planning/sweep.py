@@ -14,13 +14,13 @@ import itertools
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from bigtrain.planning.recipe import Planned
 from bigtrain.recipe.document import RecipeDumper
@@ -83,8 +83,12 @@ class SweepRun:
         return shlex.join(self.words)
 
 
-def load_sweep(path: Path, schema: type[BaseModel]) -> list[SweepRun]:
-    """Return the runs of a sweep file, each read by the recipes' schema as it would be at its start.
+def load_sweep(path: Path, read: Callable[[str, Sequence[str]], Planned]) -> list[SweepRun]:
+    """Return the runs of a sweep file, each read as it would be at its start.
+
+    Args:
+        path: of the sweep file.
+        read: gives the recipe of a name and overrides.
 
     Raises:
         RecipeError: the sweep or any of its runs is wrong; `problems` lists all of it, each run's with its number.
@@ -95,7 +99,7 @@ def load_sweep(path: Path, schema: type[BaseModel]) -> list[SweepRun]:
     source = sweep.recipe
     if not source.startswith(PREFIX):
         source = str(find_recipe(source, path.parent))
-    prefix = sweep.name or load_recipe(source, [text_of(key, value) for key, value in sweep.set.items()], schema).name
+    prefix = sweep.name or read(source, [text_of(key, value) for key, value in sweep.set.items()]).name
     choices = list(sweep.choices())
     parent = Path(sweep.run_dir or f"runs/{path.stem}-sweep")
     runs, problems = [], _repeated(choices)
@@ -104,7 +108,7 @@ def load_sweep(path: Path, schema: type[BaseModel]) -> list[SweepRun]:
         settings = {**sweep.set, **choice, "name": name, "run_dir": str(parent / name)}
         words = (source, *(text_of(key, value) for key, value in settings.items()))
         try:
-            runs.append(SweepRun(words, load_recipe(source, words[1:], schema)))
+            runs.append(SweepRun(words, read(source, words[1:])))
         except RecipeError as error:
             problems += [f"run {index} ({name}): {problem}" for problem in error.problems]
     if problems:

@@ -3,12 +3,15 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigtrain.recipe.errors import UsageError
 from bigtrain.reports.extra import needs_report_extra
 from bigtrain.reports.lines import AXES, FigureLine, lines_of, smoothed
 from bigtrain.reports.run import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 FORMATS = ("pdf", "png", "svg")
 COLOURS = ("#0067a6", "#cc5200", "#00805c", "#b0578d", "#8a6d00", "#2a8fc9", "#5b4bb5", "#4d5560")  # as on the page
@@ -16,7 +19,7 @@ STYLES = ("-", "--", ":", "-.")  # a protocol each
 PANEL_INCHES = (4.6, 3.0)
 DOTS_PER_INCH = 200
 PALE = 0.25
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

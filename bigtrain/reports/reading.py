@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from bigtrain.recipe.document import read_document
 from bigtrain.recipe.errors import RecipeError
@@ -73,7 +73,7 @@ def parse_events(lines: Iterable[bytes]) -> tuple[list[Event], int]:
     return events, num_others
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a JSON value is a finite number, and not an integer too large to be reckoned with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 

@@ -16,8 +16,15 @@ UNIT = "images"
 class Described(Protocol):
     """A `bigtrain.training.schema.Recipe`, as far as it is read here."""
 
-    name: str
-    total_images: int
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        ...
+
+    @property
+    def total_images(self) -> int:
+        """Images of the run."""
+        ...
 
     @property
     def run_folder(self) -> Path:

@@ -186,7 +186,7 @@ def evaluation_panels(records: Sequence[RunRecord]) -> list[Panel]:
         hours = _hours_by_images(record.events)
         for protocol, evaluations in by_protocol(record.evaluations).items():
             names = _first_families(list(dict.fromkeys(name for each in evaluations for name in each.figures)))
-            x = {
+            x: dict[str, list[float | None]] = {
                 "images": [each.images_seen for each in evaluations],
                 "steps": [hours.get(each.images_seen, (None, None))[0] for each in evaluations],
                 "hours": [hours.get(each.images_seen, (None, None))[1] for each in evaluations],

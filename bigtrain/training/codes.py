@@ -150,7 +150,8 @@ def _same_label(*labels: Tensor) -> Tensor:
 
 
 def _straight(start: Tensor, end: Tensor, weight_S: Tensor) -> Tensor:
-    return lerp(start.flatten(1), end.flatten(1), weight_S)[0].unflatten(1, start.shape[1:])
+    way_SP = lerp(start.flatten(1), end.flatten(1), weight_S)[0]
+    return way_SP.reshape(-1, *start.shape[1:])
 
 
 _SUMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {LATENT: _latent_sum, LABEL: _same_label}

@@ -201,11 +201,13 @@ class LoadedModel:
         """
         assert labels is None or len(labels) == len(index), f"{len(labels or ())} labels for {len(index)} images"
         law = truncation if isinstance(truncation, Truncation) else Truncation.parse(truncation)
-        draws = sample_draws(seed_of(seed, "sample"), torch.tensor(list(index), device=self.device))
+        index_N, of_seed = torch.tensor(list(index), device=self.device), seed_of(seed, "sample")
+        label_N = None
         if labels is not None:
             label_N = torch.tensor(self.labels(labels), device=self.device)
-        else:
-            label_N = self.game.fake_labels(draws)
+        elif self.image.num_classes:
+            label_N = self._sampler.labels(index_N, of_seed)
+        draws = sample_draws(of_seed, index_N)
         return encode(self.generator, law.apply(draws, int(self.generator.latent_dim)), label_N, law)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bigtrain.cli import say
 from bigtrain.recipe.errors import EXIT_DONE, UsageError
+from bigtrain.recipe.load import load_recipe
 from bigtrain.recipe.shipped import shipped_folder
 
 SUFFIX = ".runs"
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     for target in (out, arguments.json):
         if target is not None:
             check_target(target)
-    runs = load_sweep(arguments.sweep, Recipe)
+    runs = load_sweep(arguments.sweep, lambda name, overrides: load_recipe(name, overrides, Recipe))
     write_new(out, "".join(f"{each.line}\n" for each in runs), arguments.force)
     say(f"{len(runs)} run(s) in {out}; submit them with")
     say(f"  sbatch --array=0-{len(runs) - 1} {_shown(shipped_folder('slurm') / TEMPLATE)} {out}")

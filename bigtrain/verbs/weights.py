@@ -55,7 +55,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if not files:
         say(f"{', '.join(arguments.metrics)}: no weight file is needed")
         return 0
-    rows, faults = [("file", "of", "MiB", "state", "sha256", "path")], 0
+    rows: list[Sequence[str]] = [("file", "of", "MiB", "state", "sha256", "path")]
+    faults = 0
     for file in files:
         row, is_fault = _row(store, file)
         rows.append(row)

@@ -22,6 +22,10 @@ list:
 """
 
 
+def as_trained(name, overrides):
+    return load_recipe(name, overrides, Recipe)
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Write a sweep file and return its path."""
@@ -35,7 +39,7 @@ def sweep(tmp_path):
 
 
 def test_every_combination_is_a_run_and_the_grids_last_key_varies_first(sweep):
-    runs = load_sweep(sweep(), Recipe)
+    runs = load_sweep(sweep(), as_trained)
     found = [
         (run.recipe.batch_images, run.recipe.optimizers["generator"].learning_rate.at(0), run.recipe.seed)
         for run in runs
@@ -46,7 +50,7 @@ def test_every_combination_is_a_run_and_the_grids_last_key_varies_first(sweep):
 
 
 def test_every_run_has_a_name_and_a_folder_of_its_own(sweep):
-    runs = load_sweep(sweep(), Recipe)
+    runs = load_sweep(sweep(), as_trained)
     assert runs[1].recipe.name == "digits-mlp-batch_images32-learning_rate0.0001-seed1"
     assert runs[1].recipe.run_dir == f"runs/mine-sweep/{runs[1].recipe.name}"
     assert len({run.recipe.run_dir for run in runs}) == len({run.recipe.name for run in runs}) == 8
@@ -55,7 +59,7 @@ def test_every_run_has_a_name_and_a_folder_of_its_own(sweep):
 def test_a_line_loads_to_the_same_recipe_after_the_job_arrays_reading(sweep, tmp_path):
     words = "[{halflife_images: 5000}, {halflife_images: 10000, rampup: 0.05}]"
     runs = load_sweep(
-        sweep(SWEEP.replace("total_images: 1k", f'total_images: 1k, ema: {words}, data.shards: it\'s "x"')), Recipe
+        sweep(SWEEP.replace("total_images: 1k", f'total_images: 1k, ema: {words}, data.shards: it\'s "x"')), as_trained
     )
     (tmp_path / "lines").write_text("".join(f"{run.line}\n" for run in runs))
     for number, run in enumerate(runs):
@@ -68,7 +72,7 @@ def test_a_line_loads_to_the_same_recipe_after_the_job_arrays_reading(sweep, tmp
 
 def test_a_recipes_path_is_relative_to_the_sweep(sweep, tmp_path):
     (tmp_path / "base.yaml").write_text("extends: bigtrain:digits-mlp\nname: base\n")
-    (run,) = load_sweep(sweep("recipe: base.yaml\nname: mine\nrun_dir: out\ngrid: {seed: [3]}\n"), Recipe)
+    (run,) = load_sweep(sweep("recipe: base.yaml\nname: mine\nrun_dir: out\ngrid: {seed: [3]}\n"), as_trained)
     assert run.words[0] == str(tmp_path / "base.yaml")
     assert (run.recipe.name, run.recipe.run_dir) == ("mine-base", "out/mine-base")
 
@@ -76,13 +80,13 @@ def test_a_recipes_path_is_relative_to_the_sweep(sweep, tmp_path):
 def test_all_problems_of_all_runs_are_told_at_once(sweep):
     text = "recipe: bigtrain:digits-biggan\ngrid: {batch_images: [32, 33], sed: [0]}\n"
     with pytest.raises(RecipeError) as error:
-        load_sweep(sweep(text), Recipe)
+        load_sweep(sweep(text), as_trained)
     first, *others = error.value.problems
     assert first.startswith("run 0 (digits-biggan-batch_images32): command line: sed: not a key of a recipe; did you")
     assert len(others) == 1  # what is no recipe is not asked whether its keys fit each other
     text = "recipe: bigtrain:digits-biggan\ngrid: {batch_images: [33, 35], seed: [-1]}\n"
     with pytest.raises(RecipeError) as error:
-        load_sweep(sweep(text), Recipe)
+        load_sweep(sweep(text), as_trained)
     assert [problem.partition(" (")[0] for problem in error.value.problems] == ["run 0", "run 1"]
 
 
@@ -99,7 +103,7 @@ def test_all_problems_of_all_runs_are_told_at_once(sweep):
 )
 def test_a_sweep_that_makes_no_sense_is_refused(sweep, text, sentence):
     with pytest.raises(RecipeError) as error:
-        load_sweep(sweep(f"recipe: bigtrain:digits-mlp\n{text}\n"), Recipe)
+        load_sweep(sweep(f"recipe: bigtrain:digits-mlp\n{text}\n"), as_trained)
     assert any(sentence in problem for problem in error.value.problems)
 
 

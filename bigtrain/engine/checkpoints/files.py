@@ -101,7 +101,7 @@ def part_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in names:
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield memoryview(flat.view(torch.uint8).numpy())
+        yield flat.view(torch.uint8).numpy().data
 
 
 def parse_part(content: bytearray) -> dict[str, Tensor]:

@@ -201,7 +201,12 @@ class _Hub(_Post):
         asked = self.asked
         verdict = None
         for source in self.ready(wait_s):
-            verdict = verdict or (self._accept() if source is None else self._read(source))
+            if verdict is not None:
+                break
+            if source is None:
+                self._accept()
+            else:
+                verdict = self._read(source)
         now_s = time.monotonic()
         self.roll_call.hear(0, self.host, whereabouts.here(), now_s)
         if verdict is None and now_s - self._judged_s >= wait_s:

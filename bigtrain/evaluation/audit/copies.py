@@ -126,7 +126,7 @@ def _panels(seen: Gathered, found: Nearest, order: Tensor) -> dict[str, Rows]:
     shown = min(seen.settings.shown_images, len(order))
     generator = torch.Generator().manual_seed(seed_of(seen.settings.seed, "audit pictures"))
     at_random = torch.randperm(len(order), generator=generator)[:shown].sort().values
-    panels = {}
+    panels: dict[str, Rows] = {}
     for title, picked in (("most suspicious first", order[:shown]), ("picked at random", at_random)):
         numbers = picked.tolist()
         places = found.place_NK[picked]

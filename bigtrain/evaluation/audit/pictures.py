@@ -75,7 +75,7 @@ def neighbours_picture(title: str, panels: Mapping[str, Rows], threshold: float,
         fontsize=8,
     )
     for part, (name, (numbers, images, neighbours, distances)) in zip(
-        np.atleast_1d(figure.subfigures(1, len(panels))), panels.items(), strict=True
+        figure.subfigures(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         part.suptitle(name, fontsize=10)
         cells = np.asarray(part.subplots(num_rows, columns, squeeze=False))
@@ -100,7 +100,7 @@ def pairs_picture(title: str, panels: Mapping[str, Couples]) -> "Figure":
     size = (len(panels) * columns * 2 * CELL_INCHES + 0.4, rows * CELL_INCHES * 1.25 + 1.0)
     figure = _figure(*size, f"{title}, with their distance: generated images, and training images beside them")
     for part, (name, (numbers, images, distances)) in zip(
-        np.atleast_1d(figure.subfigures(1, len(panels))), panels.items(), strict=True
+        figure.subfigures(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         part.suptitle(name, fontsize=10, color=COLORS[name])
         cells = np.asarray(part.subplots(rows, 2 * columns, squeeze=False)).reshape(-1, 2)
@@ -166,12 +166,14 @@ def logits_picture(title: str, sets: Mapping[str, Tensor], has_classes: bool) ->
     axes = figure.subplots()
     values = {name: logits.double().numpy() for name, logits in sets.items()}
     low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
-    edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
+    edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1).tolist()
     for name, value in values.items():
         mean = 0.0 if abs(value.mean()) < 1e-6 * (high - low) else value.mean()  # rounding, of what is 0 by definition
         label = f"{name.replace('_', '-')} ({len(value):,}), mean {mean:.3g}"
         weights = np.full(len(value), 1 / len(value))
-        axes.hist(value, edges, weights=weights, histtype="step", linewidth=1.6, color=COLORS[name], label=label)
+        axes.hist(
+            value, edges.tolist(), weights=weights, histtype="step", linewidth=1.6, color=COLORS[name], label=label
+        )
         axes.axvline(value.mean(), color=COLORS[name], linewidth=0.8, linestyle="--")
     of_class = " of the same class" if has_classes else ""
     axes.set_xlabel(f"output (logit), reckoned from the mean on generated images{of_class}; dashed: means")

@@ -172,7 +172,7 @@ def _pairs_picture(seen: Gathered, pairs: Pairs, real_pairs: Pairs) -> Picture:
 
 
 def _pairs_panels(seen: Gathered, pairs: Pairs, real_pairs: Pairs) -> dict[str, Couples]:
-    panels = {}
+    panels: dict[str, Couples] = {}
     for title, found in (("generated", pairs), ("training", real_pairs)):
         numbers = [number for a, b, _ in found.closest for number in (a, b)]
         if title == "generated":

@@ -107,13 +107,15 @@ class _Blocks:
             for handle in handles:
                 handle.remove()
         layers = [_unit(output_NCHW.float()) for output_NCHW in outputs] or [F.normalize(feature_NF.float(), dim=1)]
-        return torch.cat(layers, 1) / len(layers) ** 0.5
+        embedded_NF: Tensor = torch.cat(layers, 1) / len(layers) ** 0.5
+        return embedded_NF
 
 
 def _unit(output_NCHW: Tensor) -> Tensor:
     """Return features of length 1 at each place, as [N, F], so scaled that squared distances are means over places."""
     places = output_NCHW.shape[2] * output_NCHW.shape[3]
-    return F.normalize(output_NCHW, dim=1, eps=LENGTH_EPS).flatten(1) / places**0.5
+    feature_NF: Tensor = F.normalize(output_NCHW, dim=1, eps=LENGTH_EPS).flatten(1) / places**0.5
+    return feature_NF
 
 
 @DISTANCES.add("lpips")

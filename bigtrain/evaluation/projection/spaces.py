@@ -69,7 +69,7 @@ class StyleSpace:
 
     def _place_maps(self, draws: Draws) -> dict[str, Tensor]:
         """Give each convolution a noise map an image, drawn anew: its own would favour images made with it."""
-        maps = {}
+        maps: dict[str, Tensor] = {}
         for name, layer in self.generator.named_modules():
             if isinstance(layer, StyledConv2d):
                 height, width = layer.noise_const.shape

@@ -4,6 +4,7 @@ Every rank calls these with the same figures.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from bigtrain.training.health.monitors import Finding
@@ -29,7 +30,7 @@ def judge(run: Run, kind: str, figures: Mapping[str, float]) -> None:
         run.watch.healthy_images[kind] = run.progress.images_seen
     run.write_aside("the pins of the last good checkpoints", lambda: _pin_last_good(run))
     for finding in findings:
-        run.write_aside("the pin before an alarm", lambda found=finding: _pin_before(run, onset, found))
+        run.write_aside("the pin before an alarm", partial(_pin_before, run, onset, finding))
         raise_alarm(run, finding, onset)
     grave = [finding for finding in findings if finding.monitor in run.recipe.watchdog.rollback_on]
     if grave:

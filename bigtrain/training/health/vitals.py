@@ -18,8 +18,8 @@ LARGEST_SIDE = 64  # pixels; larger images are averaged down, so that what is ke
 
 def reduced(image_NCHW: Tensor) -> Tensor:
     """Return images in float32 of at most LARGEST_SIDE pixels a side."""
-    sides = tuple(min(side, LARGEST_SIDE) for side in image_NCHW.shape[2:])
-    return F.adaptive_avg_pool2d(image_NCHW.float(), sides)
+    height, width = image_NCHW.shape[2:]
+    return F.adaptive_avg_pool2d(image_NCHW.float(), (min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)))
 
 
 def mean_distance(image_NCHW: Tensor) -> float:

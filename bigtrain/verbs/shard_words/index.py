@@ -6,7 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bigtrain.cli import say
-from bigtrain.data.foreign import IndexOptions, index_folder
+from bigtrain.data.foreign import index_folder
+from bigtrain.data.walk import IndexOptions
 from bigtrain.recipe.errors import UsageError
 from bigtrain.verbs.shard_words.arguments import (
     Word,
