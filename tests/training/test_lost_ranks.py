@@ -99,10 +99,16 @@ def assert_next_start_goes_on(digits: Path, folder: Path, quiet_run: Path) -> No
     assert_same_run(folder, quiet_run)
 
 
-# The first step has four visits of backward and allreduce: a few turns into step 3 of 10.
+# Two visits of backward and allreduce a step: in step 5 of 10, when the save of step 2 is committed, since the one of
+# step 4 has waited for it.
 @pytest.mark.parametrize(
     ("kind", "site", "rank"),
-    [("kill", "backward:6", 1), ("kill", "checkpoint.rename:2", 0), ("stop", "step:4", 1), ("stop", "allreduce:6", 0)],
+    [
+        ("kill", "backward:10", 1),
+        ("kill", "checkpoint.rename:2", 0),
+        ("stop", "step:6", 1),
+        ("stop", "allreduce:10", 0),
+    ],
 )
 def test_a_rank_that_is_gone_ends_the_run_by_name_and_the_next_start_goes_on(
     digits: Path, tmp_path: Path, quiet_run: Path, kind: str, site: str, rank: int
@@ -120,7 +126,7 @@ def test_a_rank_that_is_gone_ends_the_run_by_name_and_the_next_start_goes_on(
     assert_next_start_goes_on(digits, tmp_path, quiet_run)
 
 
-@pytest.mark.parametrize(("site", "rank"), [("allreduce:6", 1), ("data:8", 0)])
+@pytest.mark.parametrize(("site", "rank"), [("allreduce:10", 1), ("data:10", 0)])
 def test_a_bug_on_one_rank_has_its_traceback_there_and_its_name_elsewhere(
     digits: Path, tmp_path: Path, quiet_run: Path, site: str, rank: int
 ) -> None:
