@@ -24,6 +24,11 @@ from bigtrain.training.schema import Recipe
 from bigtrain.training.starts import Starts
 from bigtrain.training.status import RunStatus
 
+STREAM_ORDER = (
+    "a resume is not exact: shards are drawn anew at each start, so the order of the data cannot be reproduced, and "
+    "images come again before others have come once"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the recipe and the overrides."""
@@ -78,7 +83,13 @@ def _train(built: Run) -> None:
 def _announce(built: Run) -> None:
     """Say and log where the run stands and how its batch is dealt."""
     progress, layout, device = built.progress, built.engine.layout, built.launch.device
-    facts = {"world": layout.world, "micro_images": layout.micro_images, "accumulation": layout.accumulation}
+    facts: dict[str, int | str] = {
+        "world": layout.world,
+        "micro_images": layout.micro_images,
+        "accumulation": layout.accumulation,
+    }
+    if built.recipe.data.mode == "stream":
+        facts |= {"data_mode": "stream", "data_order": STREAM_ORDER}
     event = "resumed" if progress.steps else "start"
     built.log.event(event, progress, engine=built.recipe.engine, device=str(device), **facts)
     where = f"from {progress.images_seen:,} images" if progress.steps else "from the start"
@@ -87,6 +98,8 @@ def _announce(built: Run) -> None:
         f"{where} to {built.recipe.total_images:,}; {layout.world} process(es) x {layout.micro_images} images x "
         f"{layout.accumulation} micro-batch(es) on {device}; log: {built.log.path}",
     )
+    if built.recipe.data.mode == "stream":
+        _say(built, f"data.mode: stream; {STREAM_ORDER}")
     if built.recipe.engine == "ddp" and layout.world == 1:
         _say(built, "engine: ddp, and the launcher started one process; see the README where more were asked for")
 

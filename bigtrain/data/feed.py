@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class _Parcel:
+class Parcel:
     """Micro-batches on their way out of a worker. A shared tensor is dear, since its memory is asked for over a socket:
     labels travel by value, and so do few pixels."""
 
@@ -55,7 +55,7 @@ class _Parcel:
     bad: tuple[BadSample, ...] = ()
 
     @classmethod
-    def of(cls, batch: Batch) -> "_Parcel":
+    def of(cls, batch: Batch) -> "Parcel":
         """Pack micro-batches."""
         image = batch.image_NCHW
         is_small = image.nbytes <= BY_VALUE_BYTES
@@ -67,7 +67,7 @@ class _Parcel:
         """The pixels, not copied."""
         return self.image if isinstance(self.image, Tensor) else torch.from_numpy(self.image).permute(0, 3, 1, 2)
 
-    def pin_memory(self) -> "_Parcel":
+    def pin_memory(self) -> "Parcel":
         """Return the parcel with its pixels in page-locked memory (called by the DataLoader)."""
         return replace(self, image=self.image_NCHW.pin_memory())
 
@@ -79,18 +79,28 @@ class _Parcel:
         return replace(batches[0], bad=self.bad), *batches[1:]
 
 
-class _Samples(Dataset["_Parcel | Refusal"]):
+class _Samples(Dataset["Parcel | Refusal"]):
     """Parcels by their sample numbers; what a worker runs."""
 
     def __init__(self, shards: ShardSet) -> None:
         self.shards = shards
 
-    def __getitem__(self, numbers: Integers) -> _Parcel | Refusal:
+    def __getitem__(self, numbers: Integers) -> Parcel | Refusal:
         try:
             batch = self.shards.load(numbers)
         except DataError as error:
             return Refusal(str(error))
-        return _Parcel.of(batch)
+        return Parcel.of(batch)
+
+
+class Positions(Protocol):
+    """What is asked of the workers, in order, from a position on."""
+
+    position: int
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield one request a parcel, endlessly."""
+        ...
 
 
 class _Positions:
@@ -127,14 +137,19 @@ class Feed:
             pin_memory: give batches in page-locked memory (for a GPU).
         """
         self.layout = layout
+        self._prepare(_Samples(shards), _Positions(order, layout), num_workers, pin_memory)
+
+    def _prepare(
+        self, parcels: Dataset[Parcel | Refusal], positions: Positions, num_workers: int, pin_memory: bool
+    ) -> None:
         self.wait_s = 0.0
-        self._positions = _Positions(order, layout)
+        self._positions = positions
         self._next_position = NOWHERE
-        self._stream: Iterator[_Parcel | Refusal] | None = None
-        self._loader: DataLoader[_Parcel | Refusal] | None = DataLoader(
-            _Samples(shards),
+        self._stream: Iterator[Parcel | Refusal] | None = None
+        self._loader: DataLoader[Parcel | Refusal] | None = DataLoader(
+            parcels,
             batch_size=None,
-            sampler=self._positions,
+            sampler=positions,
             num_workers=num_workers,
             prefetch_factor=PREFETCHED_PARCELS if num_workers else None,
             timeout=ASK_S if num_workers else 0,
@@ -190,7 +205,7 @@ class Feed:
         finally:
             killer.cancel()
 
-    def _seek(self, position: int) -> Iterator[_Parcel | Refusal]:
+    def _seek(self, position: int) -> Iterator[Parcel | Refusal]:
         assert self._loader is not None, "the feed was closed"
         is_first = self._stream is None
         self._end_workers()  # new ones start in milliseconds
@@ -202,8 +217,8 @@ class Feed:
             atexit.register(_close_if_alive, weakref.ref(self))
         return self._stream
 
-    def _take(self, stream: Iterator[_Parcel | Refusal], give_way: Callable[[], object]) -> tuple[Batch, ...]:
-        found: _Parcel | Refusal | None = None
+    def _take(self, stream: Iterator[Parcel | Refusal], give_way: Callable[[], object]) -> tuple[Batch, ...]:
+        found: Parcel | Refusal | None = None
         while found is None:
             give_way()
             try:
@@ -228,7 +243,7 @@ def _kill(workers: Sequence[Any]) -> None:
         worker.kill()
 
 
-def _tells_of_a_long_wait(error: Exception, stream: Iterator[_Parcel | Refusal]) -> bool:
+def _tells_of_a_long_wait(error: Exception, stream: Iterator[Parcel | Refusal]) -> bool:
     """Tell whether nothing came within `ASK_S`, and still may: the loader then says nothing of a thread that died."""
     pinning = getattr(stream, "_pin_memory_thread", None)
     return str(error).startswith("DataLoader timed out") and (pinning is None or pinning.is_alive())

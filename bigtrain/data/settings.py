@@ -16,8 +16,23 @@ from bigtrain.data.mixing import refuse_sorted
 from bigtrain.data.places import Staging
 from bigtrain.data.shards import ShardSet
 from bigtrain.data.staging.files import check_room
+from bigtrain.data.stream.shards import Streaming, StreamSet
 from bigtrain.recipe.errors import RecipeError
+from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import PositiveCount, Settings, Share
+
+INDEXED_KEYS = {
+    "cache_dir": "streamed shards are read where they lie, since nothing says what a copy would have to be",
+    "cache_gib": "streamed shards are not copied",
+    "holdout": "which samples are held out is said by an index, and streamed shards have none",
+    "shuffle_window_shards": "streamed shards are drawn one by one, and mixed by data.shuffle_samples",
+    "balance": "how many samples each class has is said by an index, and streamed shards have none",
+    "allow_sorted": "nobody knows beforehand how the samples of streamed shards are sorted",
+}
+STREAM_KEYS = {
+    "label_key": "the index says where labels are",
+    "shuffle_samples": "the index gives an order, whose mixing is data.shuffle_window_shards",
+}
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -27,7 +42,18 @@ class DataSettings(Settings):
 
     shards: str
     """Indexed shards, as `bigtrain shards` writes them: a folder, a brace pattern of folders or of shards in them, or
-    http(s)://, s3:// and gs:// URLs of those."""
+    http(s)://, s3:// and gs:// URLs of those. Streamed ones need no index, may be gzipped, and are named one by one in
+    URLs."""
+    mode: Literal["indexed", "stream"] = "indexed"
+    """How shards are read: by their index, every sample once an epoch in an order that a resume goes on in; or, where
+    they cannot be indexed, as WebDataset does, drawn again and again and read from end to end: nothing is counted, and
+    a resume goes on with other samples."""
+    label_key: str | None = None
+    """Streamed shards only: the key of the label, a number, in the `.json` beside each image (dots step into objects);
+    None: it is in the `.cls`. Nothing is read of labels where `image.num_classes` is 0."""
+    shuffle_samples: PositiveCount = 1000
+    """Streamed shards only: encoded images that each worker holds and draws from, or fewer where they take more than
+    256 MiB. They are read before its first batch."""
     cache_dir: str | None = None
     """Folder of each node to which shards are copied ahead of need, such as $SLURM_TMPDIR: variables and ~ are expanded
     on the node, when the data is opened. URLs need it; None: local shards are read where they lie."""
@@ -39,7 +65,8 @@ class DataSettings(Settings):
     """Share of the samples kept out of training, for audits; which ones depends on the recipe's seed."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a damaged sample does: stop the run, naming shard and key; or give another one of its shard and class in its
-    place and be listed in RUN/bad_samples.jsonl. A missing shard or index always stops."""
+    place and be listed in RUN/bad_samples.jsonl. Of a damaged streamed shard, the samples before the damage are given.
+    A missing shard or index always stops."""
     max_bad_fraction: Share = 0.01
     """Share of the last 10,000 images, above which damaged ones stop a run that skips them."""
     num_workers: int = Field(2, ge=0)
@@ -63,7 +90,15 @@ class DataSettings(Settings):
 
     def problems(self) -> Iterator[str]:
         """Yield one sentence for each rule between keys that is broken."""
+        yield from self._mode_problems()
         remote = next((each.scheme for each in locations(self.shards) if each.scheme is not None), None)
+        if self.mode == "stream":
+            if remote is not None and not self.num_workers:
+                yield (
+                    f"data.num_workers: 0 reads in the process that trains, which shards under {remote}:// cannot be; "
+                    "give 1 or more"
+                )
+            return
         if self.cache_dir is None and remote is not None:
             yield (
                 f"data.cache_dir: is missing, but shards under {remote}:// are read from copies on a node's disk; "
@@ -71,6 +106,23 @@ class DataSettings(Settings):
             )
         if self.cache_dir is None and self.cache_gib is not None:
             yield "data.cache_gib: limits nothing while data.cache_dir is not set; set that, or delete this key"
+
+    def _mode_problems(self) -> Iterator[str]:
+        other, keys = ("indexed", INDEXED_KEYS) if self.mode == "stream" else ("stream", STREAM_KEYS)
+        for key, reason in keys.items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield f"data.{key}: {reason}; delete it, or take data.mode: {other}"
+
+    def stream(self, seed: int, image: ImageSpec) -> StreamSet:
+        """Find the shards to stream; the recipe says what their images are.
+
+        Raises:
+            DataError: see `StreamSet.open`.
+        """
+        how = Streaming(
+            seed, self.label_key, self.shuffle_samples, self.max_pixels, self.on_error, self.max_bad_fraction
+        )
+        return StreamSet.open(self.shards, image, how)
 
     def build(self, seed: int) -> ShardSet:
         """Open the training part of the shards.

@@ -48,12 +48,10 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def _member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
-    name = PurePosixPath(entry.name)
-    key, _, extension = name.name.partition(".")
-    refusal = _refusal(entry, name, extension)
-    if refusal:
+    reason = refusal(entry)
+    if reason:
         raise DataError(
-            f"shard {path} has member {entry.name!r}, {refusal}; do not trust this file, write shards with `bigtrain "
+            f"shard {path} has member {entry.name!r}, {reason}; do not trust this file, write shards with `bigtrain "
             "shards folder`"
         )
     stream = archive.extractfile(entry)
@@ -61,14 +59,16 @@ def _member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Mem
     data = stream.read()
     if len(data) != entry.size:
         raise DataError(f"shard {path} ends inside member {entry.name!r}; copy it again from its source")
-    return Member(
-        str(name.parent / key) if name.parent.parts else key,
-        _lower_last(extension),
-        entry.offset_data,
-        entry.size,
-        zlib.crc32(data),
-        data,
-    )
+    key, extension = split_name(entry.name)
+    return Member(key, extension, entry.offset_data, entry.size, zlib.crc32(data), data)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return key and extension of a member as WebDataset splits its name, the last part of the extension in small
+    letters."""
+    path = PurePosixPath(name)
+    key, _, extension = path.name.partition(".")
+    return str(path.parent / key) if path.parent.parts else key, _lower_last(extension)
 
 
 def _lower_last(extension: str) -> str:
@@ -76,14 +76,16 @@ def _lower_last(extension: str) -> str:
     return front + dot + last.lower()
 
 
-def _refusal(entry: tarfile.TarInfo, name: PurePosixPath, extension: str) -> str | None:
+def refusal(entry: tarfile.TarInfo) -> str | None:
+    """Return why no data set needs a member (a phrase), or None."""
+    name = PurePosixPath(entry.name)
     if not entry.isreg():
         return "which is no regular file"
     if name.is_absolute() or ".." in name.parts:
         return "whose name leaves the folder"
     if entry.size > MAX_MEMBER_BYTES:
         return f"which claims {entry.size} bytes, more than an image needs ({MAX_MEMBER_BYTES})"
-    if CODE_EXTENSIONS & set(extension.lower().split(".")):
+    if CODE_EXTENSIONS & set(name.name.lower().split(".")[1:]):
         return "which can run code when it is read"
     return None
 

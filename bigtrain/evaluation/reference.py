@@ -63,7 +63,7 @@ def _trained_on(subject: Subject, split: str, elsewhere: str | None) -> Shards:
         raise DataError(
             f"{place}, which {subject.label} was trained on, holds no shards here; say with --real where they lie"
         )
-    data = recipe.data.model_copy(update={"shards": place})
+    data = recipe.data.model_copy(update={"shards": place, "mode": "indexed"})
     shards = SPLITS[split](data.build(recipe.seed))
     if not shards.num_samples:
         raise DataError(f"the recipe of {subject.label} holds no image out of training; leave --split out")

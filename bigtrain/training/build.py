@@ -4,6 +4,8 @@ import torch
 
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
+from bigtrain.data.stream.feed import StreamFeed
+from bigtrain.data.stream.shards import StreamSet
 from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
@@ -15,6 +17,7 @@ from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
+from bigtrain.recipe.layout import Layout
 from bigtrain.training.damage import Damage
 from bigtrain.training.health.rollback import take_up_rollbacks
 from bigtrain.training.health.watch import Watch
@@ -37,12 +40,14 @@ def tracker_names(recipe: Recipe) -> tuple[str, ...]:
     return tuple(name for name in ("tensorboard", "wandb") if getattr(recipe.log, name))
 
 
-def open_shards(recipe: Recipe) -> ShardSet:
+def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
     """Open the training part of the recipe's shards.
 
     Raises:
         DataError: the shards are missing, damaged, sorted by class, or hold other images than the recipe says.
     """
+    if recipe.data.mode == "stream":
+        return recipe.data.stream(recipe.seed, recipe.image.spec)
     shards = recipe.data.build(recipe.seed)
     said, found = recipe.image.spec, shards.spec
     for key in ("side", "width", "channels", "num_classes"):
@@ -63,9 +68,19 @@ def build_game(recipe: Recipe, facts: DataFacts) -> Game:
     return game
 
 
-def facts_of(recipe: Recipe, shards: ShardSet) -> DataFacts:
-    """Return what the game may know of the data."""
-    counts = tuple(shards.label_places(recipe.data.balance).tolist()) if recipe.image.num_classes else None
+def open_feed(recipe: Recipe, shards: ShardSet | StreamSet, layout: Layout, on_gpu: bool) -> Feed:
+    """Return what gives this rank its images: in the order that an index makes possible, or off a stream."""
+    if isinstance(shards, StreamSet):
+        return StreamFeed(shards, layout, recipe.data.num_workers, pin_memory=on_gpu)
+    order = shards.order(recipe.seed, recipe.data.shuffle_window_shards, recipe.data.balance)
+    return Feed(shards, order, layout, recipe.data.num_workers, pin_memory=on_gpu)
+
+
+def facts_of(recipe: Recipe, shards: ShardSet | StreamSet) -> DataFacts:
+    """Return what the game may know of the data; a stream tells no counts."""
+    counts = None
+    if recipe.image.num_classes and isinstance(shards, ShardSet):
+        counts = tuple(shards.label_places(recipe.data.balance).tolist())
     return DataFacts(recipe.image.spec, counts, recipe.batch_images)
 
 
@@ -111,7 +126,6 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
     game = build_game(recipe, facts)
     engine = build_engine(recipe, game, launch)
     folder = recipe.run_folder
-    order = shards.order(recipe.seed, recipe.data.shuffle_window_shards, recipe.data.balance)
     on_gpu = launch.device.type == "cuda"
     run = Run(
         recipe=recipe,
@@ -121,7 +135,7 @@ def assemble(recipe: Recipe, launch: Launch, signals: SignalWatch | None = None,
         engine=engine,
         averages=WeightAverages(recipe.ema, game),
         shards=shards,
-        feed=Feed(shards, order, engine.layout, recipe.data.num_workers, pin_memory=on_gpu),
+        feed=open_feed(recipe, shards, engine.layout, on_gpu),
         log=RunLog(folder / "log.jsonl", writes and launch.ranks.is_main),
         checkpoints=Checkpoints(folder / "checkpoints", launch.ranks, recipe.checkpoint.keep_last),
         preemption=Preemption(launch.ranks, signals),

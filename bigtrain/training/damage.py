@@ -75,7 +75,8 @@ def _refuse(shards: Sequence[str], most: float) -> None:
     worst, count = Counter(shards).most_common(1)[0]
     raise DataError(
         f"{len(shards)} of the last {RECENT_IMAGES:,} images were damaged, {count} of them in shard {worst}, where "
-        f"data.max_bad_fraction allows {most:g}; find them with `bigtrain shards check`, and copy those shards again"
+        f"data.max_bad_fraction allows {most:g}; `bigtrain shards check` finds them where there is an index: copy "
+        "those shards again"
     )
 
 

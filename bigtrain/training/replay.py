@@ -62,6 +62,11 @@ def replay(folder: Path, wanted: Wanted, overrides: Sequence[str] = ()) -> Repla
     if not (folder / "recipe.yaml").is_file():
         raise UsageError(f"{folder} is no run folder: it has no recipe.yaml; name a folder such as runs/NAME")
     recipe = load_recipe(folder / "recipe.yaml", [*ALONE, PATIENT, *overrides, f"run_dir={folder}"], Recipe)
+    if recipe.data.mode == "stream":
+        raise UsageError(
+            f"{folder} was trained with data.mode: stream, which never gives the same images again; only runs on "
+            "indexed shards can be replayed"
+        )
     if wanted.at_images < 0:
         raise UsageError(f"--at {wanted.at_images}: a step begins after 0 images or more; write what the alarm says")
     checkpoint = _checkpoint(folder / "checkpoints", wanted)

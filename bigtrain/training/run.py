@@ -9,6 +9,7 @@ from typing import Protocol
 from bigtrain.data.batch import Batch
 from bigtrain.data.feed import Feed
 from bigtrain.data.shards import ShardSet
+from bigtrain.data.stream.shards import StreamSet
 from bigtrain.engine import faults
 from bigtrain.engine.checkpoints.checkpoint import Checkpoints
 from bigtrain.engine.ema import WeightAverages
@@ -62,7 +63,7 @@ class Run:
     game: Game
     engine: Engine
     averages: WeightAverages
-    shards: ShardSet
+    shards: ShardSet | StreamSet
     feed: Feed
     log: RunLog
     checkpoints: Checkpoints

@@ -214,6 +214,8 @@ class Recipe(Settings):
                 f"data.balance: {self.data.balance} needs classes, but image.num_classes is 0; delete data.balance, or "
                 "set image.num_classes"
             )
+        if self.data.mode == "stream":
+            yield from self._stream_problems()
         if self.precision == "fp16" and self.engine.startswith("zero"):
             yield (
                 f"precision: fp16 scales the loss of each player, which engine: {self.engine} cannot; take precision: "
@@ -251,6 +253,19 @@ class Recipe(Settings):
                     f"{key}: is missing, but a network of {self.game.kind} has {what} must run over a stated number of "
                     f"images on any hardware; add for example {key}: {self._example(key)}"
                 )
+
+    def _stream_problems(self) -> Iterator[str]:
+        """Say what needs to know all samples, which streamed shards do not tell."""
+        if self.evaluate is not None:
+            yield (
+                "evaluate: compares with all images that are trained on, which data.mode: stream cannot list; set "
+                "evaluate: null, and have `bigtrain evaluate RUN --watch --real DIR` judge checkpoints against others"
+            )
+        if getattr(self.game, "fake_labels", "") == "empirical" and self.image.num_classes:
+            yield (
+                "game.fake_labels: empirical draws classes as often as the data has them, which data.mode: stream does "
+                "not count; take uniform, or batch"
+            )
 
     def _example(self, key: str) -> int:
         return self.batch_images if key == "batchnorm_images" else math.gcd(self.batch_images, STYLEGAN2_GROUP)

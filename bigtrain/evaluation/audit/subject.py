@@ -156,6 +156,11 @@ def _saved(model: LoadedModel) -> tuple[Mapping[str, Any], Discriminator | None]
 
 def _open_shards(model: LoadedModel, shards: str | None, data_hash: str) -> ShardSet:
     data = model.recipe.data
+    if data.mode == "stream":
+        raise UsageError(
+            f"{model.path} was trained with data.mode: stream, so nothing says which images it saw; an audit needs a "
+            "run on indexed shards"
+        )
     where = data.shards if shards is None else shards
     if "://" not in where and not Path(where).expanduser().is_dir():
         raise UsageError(f"{where} is no folder of shards; name the shards of the run with --real")

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigtrain.data.batch import Batch
+from bigtrain.data.stream.feed import some_images
+from bigtrain.data.stream.shards import StreamSet
 from bigtrain.draws import seed_of
 from bigtrain.games.base import SampleSettings
 from bigtrain.networks.layers.singular import largest_weights, top_singular_values
@@ -28,6 +31,13 @@ def mean_distance(image_NCHW: Tensor) -> float:
     return float(F.pdist(image_NP).mean() / image_NP.shape[1] ** 0.5)
 
 
+def _some_real(run: Run, count: int) -> Batch:
+    """Return the first images of the data set, or of the shards that a stream draws first; the same on all ranks."""
+    if isinstance(run.shards, StreamSet):
+        return some_images(run.shards, count, run.preemption.give_way)
+    return run.shards.load(run.shards.numbers()[:count])
+
+
 class Vitals:
     """Measures a run; the real images it compares with and the latents stay the same for the whole run."""
 
@@ -36,7 +46,7 @@ class Vitals:
         self._count = run.recipe.watchdog.diversity_images
         self._real_distance = 0.0
         if self._count > 1:
-            real = run.shards.load(run.shards.numbers()[: self._count])
+            real = run.launch.ranks.together(lambda: _some_real(run, self._count))
             if len(real) > 1:
                 self._real_distance = mean_distance(reduced(real.on_device(run.launch.device).image_NCHW))
 

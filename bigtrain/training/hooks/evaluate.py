@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from bigtrain.data.shards import ShardSet
 from bigtrain.engine import faults
 from bigtrain.engine.heartbeat import whereabouts
 from bigtrain.metrics.evaluation import Evaluation, build_evaluator
@@ -92,6 +93,7 @@ class Evaluate:
 def real_images(run: Run) -> RealImages:
     """Return the training part as metrics take it: images and labels by place; a stop ends long work on them."""
     shards = run.shards
+    assert isinstance(shards, ShardSet), "recipes that stream refuse `evaluate`"
     numbers = shards.numbers()
 
     def between() -> None:

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from bigtrain.data.batch import Batch
+from bigtrain.data.stream.shards import StreamSet
 from bigtrain.recipe.progress import crossed
 from bigtrain.training.health.stragglers import RankFigures, by_rank, gather, stragglers
 from bigtrain.training.run import Run
@@ -136,6 +137,8 @@ def _heldout_batches(run: Run) -> list[Batch]:
 
     Networks may compare the images of one: batches hold whole statistics groups, whatever the micro-batch.
     """
+    if isinstance(run.shards, StreamSet):
+        return []
     held = run.shards.holdout()
     numbers = held.numbers()[:HELDOUT_IMAGES].tolist() if held.num_samples else []
     group = run.recipe.minibatch_std_images or 1
