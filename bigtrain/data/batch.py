@@ -31,7 +31,7 @@ class Batch:
     """Images with their labels and their numbers in the data set.
 
     `image_NCHW`: uint8 in channels_last memory as read, float32 in -1..1 after `on_device`; `label_N`: int64, -1
-    where there are no classes; `sample_N`: int64, the sample's number in the data set.
+    where a sample has none; `sample_N`: int64, the sample's number in the data set.
     """
 
     image_NCHW: Tensor

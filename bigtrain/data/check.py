@@ -10,7 +10,7 @@ import numpy as np
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into, refuse
 from bigtrain.data.header import read_header
 from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, read_rows
-from bigtrain.data.labels import label_extension, read_label
+from bigtrain.data.labels import NoLabelError, label_extension, read_label
 from bigtrain.data.mixing import SORTED_BELOW, label_mixing
 from bigtrain.data.process import run_jobs
 from bigtrain.data.tar import IMAGE_EXTENSIONS, Member, members
@@ -167,14 +167,18 @@ def _label_faults(key: str, stored: bytes | None, indexed: int, law: _Law) -> It
         if indexed != NO_LABEL:
             yield f"sample {key!r} has label {indexed}, but the data set has no classes"
         return
-    if not 0 <= indexed < num_classes:
+    if not NO_LABEL <= indexed < num_classes:
         yield f"sample {key!r} has label {indexed}, but labels run from 0 to {num_classes - 1}"
     extension = label_extension(law.place)
     try:
         found = None if stored is None else read_label(stored, law.place)
+    except NoLabelError:
+        found = None
     except ValueError as error:
         yield f"sample {key!r}: the label in its .{extension} {error}"
         return
     named = law.classes[indexed] if 0 <= indexed < num_classes else None
+    if found is None and indexed == NO_LABEL:
+        return
     if found is None or (found != indexed and str(found) != named):
         yield f"sample {key!r} has label {found!r} in its .{extension} and {indexed} in its index"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bigtrain.data.index import NO_LABEL
+from bigtrain.data.labels import KEEP_UNLABELLED
 from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format
 from bigtrain.data.sources.found import IMAGE_SUFFIXES, Found, Source, by_suffix, is_image
 from bigtrain.data.sources.named import read_named, with_labels
@@ -37,8 +38,13 @@ def write_folder(
     return pack(find(source, labels), folder, options, jobs, progress)
 
 
-def find(source: Path, labels: str = "folders") -> Found:
-    """Return the images under `source` with labels of "folders", "none", "csv:FILE" or "json:FILE".
+def find(source: Path, labels: str = "folders", keep_unlabelled: bool = False) -> Found:
+    """Return the images under `source`.
+
+    Args:
+        source: the folder.
+        labels: where labels are: "folders", "none", "csv:FILE" or "json:FILE".
+        keep_unlabelled: whether images without a label are kept among labelled ones.
 
     Raises:
         UsageError: `labels` is none of them.
@@ -47,24 +53,28 @@ def find(source: Path, labels: str = "folders") -> Found:
     named = read_named(labels)
     if named is not None:
         found = find_unlabelled(source)
-        return with_labels(found, [path.path.relative_to(source).as_posix() for path in found.sources], *named)
+        return with_labels(
+            found, [path.path.relative_to(source).as_posix() for path in found.sources], *named, keep_unlabelled
+        )
     if labels not in LABELS:
         raise UsageError(f"--labels is {labels!r}; choose one of {', '.join(LABELS)}, csv:FILE, json:FILE")
-    return LABELS[labels](source)
+    return LABELS[labels](source, keep_unlabelled)
 
 
-def find_classes(source: Path) -> Found:
+def find_classes(source: Path, keep_unlabelled: bool = False) -> Found:
     """Return the images under `source`, labelled by the sub-folder they lie in.
 
     Raises:
-        DataError: no such folder, no sub-folder, a sub-folder without an image, or images outside the sub-folders.
+        DataError: no such folder, no sub-folder, a sub-folder without an image, or images outside the sub-folders
+            (unless they are to be kept without a label).
     """
     folders, loose = _entries(source, "a sub-folder of images for each class")
-    num_loose = sum(is_image(path) for path in loose)
-    if not folders or num_loose:
+    unlabelled = [Source(path, NO_LABEL) for path in loose if is_image(path)]
+    if not folders or (unlabelled and not keep_unlabelled):
+        keep = f"{KEEP_UNLABELLED}, " if folders else ""
         raise DataError(
-            f"{source} holds {len(folders)} sub-folders and {num_loose} images beside them; put every image into "
-            "the sub-folder of its class, or write images without labels with --labels none"
+            f"{source} holds {len(folders)} sub-folders and {len(unlabelled)} images beside them; put every image into "
+            f"the sub-folder of its class, {keep}or write images without labels with --labels none"
         )
     sources: list[Source] = []
     other_files: list[Path] = []
@@ -75,7 +85,7 @@ def find_classes(source: Path) -> Found:
             raise DataError(f"class {folder.name!r} in {source} has no image; fill or remove its folder")
         sources += [Source(path, label) for path in images]
         other_files += [path for path in files if not is_image(path)]
-    return Found(tuple(path.name for path in folders), sources, by_suffix(other_files))
+    return Found(tuple(path.name for path in folders), sources + unlabelled, by_suffix(other_files))
 
 
 def find_unlabelled(source: Path) -> Found:
@@ -109,7 +119,10 @@ def find_image_folder(root: Path, split: str = "train") -> Found:
     return find_classes(root)
 
 
-LABELS: dict[str, Callable[[Path], Found]] = {"folders": find_classes, "none": find_unlabelled}
+LABELS: dict[str, Callable[[Path, bool], Found]] = {
+    "folders": find_classes,
+    "none": lambda source, _: find_unlabelled(source),
+}
 
 
 def _entries(source: Path, content: str) -> tuple[list[Path], list[Path]]:

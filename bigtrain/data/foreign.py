@@ -25,6 +25,7 @@ from bigtrain.data.index import (
     write_rows,
 )
 from bigtrain.data.labels import (
+    KEEP_UNLABELLED,
     class_names,
     label_extension,
     numbers_of,
@@ -169,7 +170,8 @@ def label_all(
     """Return the classes of what was found; empty where nothing has a label.
 
     Raises:
-        DataError: some samples have a label and others none, or labels are where nobody looked.
+        DataError: some samples have a label and others none, unless those are to be kept; or labels are where nobody
+            looked.
     """
     labelled = [sample.label for _, sample in _samples(walked) if sample.label is not None]
     if not labelled and options.label_key is None:
@@ -181,10 +183,11 @@ def label_all(
             )
         return ()
     for shard, sample in _samples(walked):
-        if sample.label is None:
+        if sample.label is None and not (options.keep_unlabelled and labelled):
+            keep = f"{KEEP_UNLABELLED}, " if labelled else ""
             raise DataError(
                 f"{folder}: sample {sample.key!r} of shard {shard} has no .{label_extension(options.place)}, though "
-                f"{len(labelled)} others have one; mend it at its source, or leave labels out with --no-labels"
+                f"{len(labelled)} others have one; mend it at its source, {keep}or leave labels out with --no-labels"
             )
     return class_names(label for label in labelled)
 

@@ -24,7 +24,7 @@ from bigtrain.recipe.image import ImageSpec
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
 CLS_NUMBERS = "cls"  # labels are numbers in `.cls` members, as bigtrain writes them
-NO_LABEL = -1  # label of a sample in a data set without classes
+NO_LABEL = -1  # label of a sample that has none
 
 Rows = npt.NDArray[np.void]
 """Structured rows of a shard's index, see `row_type`."""
@@ -92,6 +92,11 @@ class FolderIndex(_Frozen):
         """Samples in all shards."""
         return sum(entry.samples for entry in self.shards)
 
+    @property
+    def num_unlabelled(self) -> int:
+        """Samples without a label beside labelled ones; 0 where there are no classes."""
+        return sum(entry.class_histogram.get(NO_LABEL, 0) for entry in self.shards) if self.classes else 0
+
     def _record(self) -> dict[str, Any]:
         record = self.model_dump(mode="json")
         if self.labels == CLS_NUMBERS:
@@ -116,7 +121,7 @@ class FolderIndex(_Frozen):
         return found
 
     def _entry_problems(self, entry: ShardEntry) -> list[str]:
-        known = set(range(len(self.classes))) if self.classes else {NO_LABEL}
+        known = {NO_LABEL, *range(len(self.classes))}
         found = []
         outside = sorted(set(entry.class_histogram) - known)
         if outside:

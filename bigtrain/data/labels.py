@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from bigtrain.data.index import CLS_NUMBERS
+from bigtrain.data.index import CLS_NUMBERS, NO_LABEL
 from bigtrain.recipe.errors import DataError
 
 JSON_PREFIX = "json:"
@@ -19,6 +19,12 @@ MAX_CLASSES = 1 << 20  # larger numbers are identifiers, not labels
 
 RawLabel = int | str
 """A label as it stands in the tar: a number of 0 or more, or a name."""
+
+KEEP_UNLABELLED = "keep such images without one with --unlabelled keep"
+
+
+class NoLabelError(ValueError):
+    """There is no label: nothing where it should be, or what stands for none."""
 
 
 def label_extension(place: str) -> str:
@@ -30,7 +36,8 @@ def read_label(data: bytes, place: str) -> RawLabel:
     """Return the label in the content of a `.cls` or `.json` member.
 
     Raises:
-        ValueError: there is none; says why (a phrase that continues "its label ...").
+        NoLabelError: there is none.
+        ValueError: what is there is none; both say why (a phrase that continues "its label ...").
     """
     if len(data) > MAX_LABEL_BYTES:
         raise ValueError(f"lies in {len(data)} bytes, more than a label needs ({MAX_LABEL_BYTES})")
@@ -53,7 +60,7 @@ def _step_into(text: str, key: str) -> Any:
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             known = f"its keys are {', '.join(sorted(map(str, value))[:9])}" if isinstance(value, dict) else "no object"
-            raise ValueError(f"is not under {key!r} ({known})")
+            raise NoLabelError(f"is not under {key!r} ({known})")
         value = value[part]
     return value
 
@@ -62,14 +69,18 @@ def checked_label(value: Any) -> RawLabel:
     """Return a label as it stands in a file, digits as a number.
 
     Raises:
-        ValueError: it is none (a phrase that continues "its label ...").
+        NoLabelError: it stands for none: null, or -1.
+        ValueError: it is no label (a phrase that continues "its label ...").
     """
+    if value is None:
+        raise NoLabelError("is missing (null, or empty)")
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
         value = int(value[: len(str(MAX_CLASSES)) + 1])
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"is a {type(value).__name__}, not a whole number or a name")
     if isinstance(value, int) and not 0 <= value < MAX_CLASSES:
-        raise ValueError(f"is {value}, but labels run from 0 and stay under {MAX_CLASSES}")
+        kind = NoLabelError if value == NO_LABEL else ValueError
+        raise kind(f"is {value}, but labels run from 0 and stay under {MAX_CLASSES}")
     if isinstance(value, str) and not (0 < len(value) <= MAX_NAME_CHARACTERS and value.isprintable()):
         raise ValueError(f"is {value[:20]!r}, not a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
     return value

@@ -8,7 +8,7 @@ Axes: W windows, K classes.
 import numpy as np
 import numpy.typing as npt
 
-from bigtrain.data.index import FolderIndex, add_histograms
+from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms
 from bigtrain.recipe.errors import DataError
 
 SORTED_BELOW = 0.9  # well mixed shards measure 1.00 +- 0.02; ten classes sorted over two windows 0.7
@@ -25,9 +25,10 @@ def label_mixing(index: FolderIndex, window_shards: int) -> float:
         add_histograms([entry.class_histogram for entry in shards[at : at + window_shards]])
         for at in range(0, len(shards), window_shards)
     ]
-    if len(windows) == 1 or len(index.classes) < 2:
+    # Samples without a label have to be mixed among the others as if they were a class.
+    labels = [*([NO_LABEL] if index.num_unlabelled else []), *range(len(index.classes))]
+    if len(windows) == 1 or len(labels) < 2:
         return 1.0
-    labels = range(len(index.classes))
     count_WK = np.array([[window.get(label, 0) for label in labels] for window in windows], dtype=np.int64)
     law_K = count_WK.sum(0) / count_WK.sum()
     # Small windows have little entropy even when well mixed, so the measure is against drawn windows, not log K.

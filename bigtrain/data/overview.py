@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bigtrain.data.disk import write_aside
-from bigtrain.data.index import add_histograms
+from bigtrain.data.index import NO_LABEL, add_histograms
 from bigtrain.data.pixels import Size
 from bigtrain.data.shards import ShardSet
 from bigtrain.data.shuffle import permutation
@@ -61,7 +61,7 @@ def _grid(shards: ShardSet, seed: int) -> Image.Image:
         try:
             image, label = _sample(shards, number, tile)
             sheet.paste(image, (left, top))
-            name = shards.class_names[label] if shards.class_names else ""
+            name = _name(shards, label)
         except DataError:
             box = (left, top, left + tile_width, top + tile_height)
             draw.rectangle(box, outline=BAD)
@@ -69,6 +69,13 @@ def _grid(shards: ShardSet, seed: int) -> Image.Image:
             name = "damaged"
         draw.text((left, top + tile_height), _cut(name, tile_width, font), fill=INK, font=font)
     return sheet
+
+
+def _name(shards: ShardSet, label: int) -> str:
+    """Return what stands below a sample: its class, where it has one."""
+    if not shards.class_names:
+        return ""
+    return "no label" if label == NO_LABEL else shards.class_names[label]
 
 
 def _tile(size: Size) -> Size:
@@ -115,9 +122,10 @@ def _bars(shards: ShardSet) -> Image.Image:
         if count:
             draw.rectangle((start, top, start + max(1, width), top + BAR - 5), fill=FILL)
         draw.text((start + width + GAP, top), str(count), fill=INK, font=font)
-    if len(count_K) > LISTED_CLASSES:
-        more = f"and {len(count_K) - LISTED_CLASSES} more classes"
-        draw.text((GAP, GAP + BAR * (len(shown) + 2)), more, fill=FAINT, font=font)
+    more = [f"and {len(count_K) - LISTED_CLASSES} more classes"] if len(count_K) > LISTED_CLASSES else []
+    if shards.index.num_unlabelled:
+        more.append(f"{shards.index.num_unlabelled} samples without a label")
+    draw.text((GAP, GAP + BAR * (len(shown) + 2)), "; ".join(more), fill=FAINT, font=font)
     return sheet
 
 

@@ -125,8 +125,13 @@ class ShardSet:
 
     @property
     def label_counts(self) -> Integers:
-        """Samples of each class in this part, int64 [K]; shape [0] without classes."""
+        """Labelled samples of each class in this part, int64 [K]; shape [0] without classes."""
         return self.label_places(NO_BALANCE)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Samples of this part without a label beside labelled ones; 0 where there are no classes."""
+        return sum(counts.get(NO_LABEL, 0) for counts in self.histograms) if self.class_names else 0
 
     def label_places(self, balance: Balance) -> Integers:
         """Return how often each class comes in an epoch of a training order, int64 [K]."""
@@ -237,10 +242,14 @@ class ShardSet:
                 continue
         raise DataError(f"{error}, since none of its shard that could stand in for it is whole") from error
 
+    @cached_property
+    def _may_lack_labels(self) -> bool:
+        return not self.class_names or self.index.num_unlabelled > 0
+
     def _sample(self, number: int) -> Sample:
         sample = self.reader.read(number)
         num_classes = self.spec.num_classes
-        if not (0 <= sample.label < num_classes or (num_classes == 0 and sample.label == NO_LABEL)):
+        if not (0 <= sample.label < num_classes or (sample.label == NO_LABEL and self._may_lack_labels)):
             raise DataError(
                 f"{sample.place} in {self.where} has label {sample.label}, but there are {num_classes} classes; "
                 "write the shards again"

@@ -12,7 +12,14 @@ from pathlib import Path
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
 from bigtrain.data.header import BYTE_BITS, Header, read_header
 from bigtrain.data.index import CLS_NUMBERS
-from bigtrain.data.labels import JSON_PREFIX, RawLabel, label_extension, read_label
+from bigtrain.data.labels import (
+    JSON_PREFIX,
+    KEEP_UNLABELLED,
+    NoLabelError,
+    RawLabel,
+    label_extension,
+    read_label,
+)
 from bigtrain.data.tar import IMAGE_EXTENSIONS, Member, members
 from bigtrain.data.writer import file_sha256
 from bigtrain.recipe.errors import DataError
@@ -30,6 +37,8 @@ class IndexOptions:
     without_labels: bool = False
     """Whether labels are ignored."""
     max_pixels: int = DEFAULT_MAX_PIXELS
+    keep_unlabelled: bool = False
+    """Whether samples without a label are kept among labelled ones."""
 
     @property
     def place(self) -> str:
@@ -134,7 +143,11 @@ def _label(path: Path, key: str, data: bytes | None, options: IndexOptions) -> R
     try:
         return read_label(data, options.place)
     except ValueError as error:
+        is_absent = isinstance(error, NoLabelError)
+        if is_absent and options.keep_unlabelled:
+            return None
+        keep = f"{KEEP_UNLABELLED}, " if is_absent else ""
         raise DataError(
-            f"shard {path}, sample {key!r}: its label {error}; mend it at its source, name another --label-key, or "
-            "leave labels out with --no-labels"
+            f"shard {path}, sample {key!r}: its label {error}; mend it at its source, name another --label-key, {keep}"
+            "or leave labels out with --no-labels"
         ) from error

@@ -39,6 +39,8 @@ class NoiseToImageSettings(Settings):
     """Settings of the noise-to-image game."""
 
     players: ClassVar[dict[str, tuple[str, ...]]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
+    takes_unlabelled: ClassVar[bool] = False
+    """Whether the game learns from images without a label (-1) among labelled ones; others are not given such data."""
 
     kind: Literal["noise_to_image"] = "noise_to_image"
     """Which game."""

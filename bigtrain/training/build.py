@@ -44,7 +44,8 @@ def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
     """Open the training part of the recipe's shards.
 
     Raises:
-        DataError: the shards are missing, damaged, sorted by class, or hold other images than the recipe says.
+        DataError: the shards are missing, damaged, sorted by class, hold other images than the recipe says, or some
+            without a label, which the game cannot learn from.
     """
     if recipe.data.mode == "stream":
         return recipe.data.stream(recipe.seed, recipe.image.spec)
@@ -57,6 +58,13 @@ def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
                 f"image.{key}: {ours} in the recipe, but the shards in {recipe.data.shards} hold {theirs}; "
                 f"set image.{key}={theirs}, or point data.shards at other shards"
             )
+    num_unlabelled, game = shards.index.num_unlabelled, recipe.game
+    if num_unlabelled and not getattr(game, "takes_unlabelled", False):
+        raise DataError(
+            f"data.shards: {num_unlabelled} of {shards.index.num_samples} samples of {recipe.data.shards} have no "
+            f"label, and the game {game.kind} needs one of each; remove those and write the shards again, or write "
+            "them without any labels (--labels none, --no-labels) to train without classes"
+        )
     return shards
 
 

@@ -148,7 +148,10 @@ def test_labels_of_csv_and_json_are_those_of_the_images_they_name(source, tmp_pa
         ("a,b,c", "line 1 has 3 columns"),
         ("00000/img00000000.png,1", "has no label for 5 of 6 images"),
         ("00000/img00000000.png,1\n00000/img00000000.png,2", "the labels 1 and 2; keep one"),
-        ("00000/img00000000.png,", "is '', not a name"),
+        (
+            "00000/img00000000.png,",
+            r"is missing \(null, or empty\); mend it, or keep such images without one with --unlabelled keep",
+        ),
     ],
 )
 def test_label_files_that_do_not_fit_are_refused(source, tmp_path, text, words):

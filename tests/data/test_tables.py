@@ -83,7 +83,10 @@ def test_other_columns_names_as_labels_and_no_labels(tmp_path):
     ("made", "words"),
     [
         (table(0, 3, lambda number: 7), "0 has label 7, but there are 3 classes"),
-        (table(0, 3, lambda number: None), "its label is a NoneType"),
+        (
+            table(0, 3, lambda number: None),
+            r"its label is missing \(null, or empty\); mend it, keep such images .* with --unlabelled keep",
+        ),
         (table(0, 3, lambda number: -1), "its label is -1"),
         (table(0, 0), "holds no row|can hold images"),
         (arrow.table({"image": [{"bytes": None, "path": "/etc/passwd"}], "label": [0]}), "holds no bytes|can hold"),

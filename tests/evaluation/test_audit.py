@@ -1,6 +1,7 @@
 """An audit finds what was put there, and nothing where there is nothing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from bigtrain.data.batch import Batch
 from bigtrain.evaluation.audit.audit import audit, build_looker
 from bigtrain.evaluation.audit.copies import find_nearest
+from bigtrain.evaluation.audit.leakage import _real
 from bigtrain.evaluation.audit.section import AuditSettings, gather
 from bigtrain.metrics.extractors.classifier import ClassifierSettings
 from bigtrain.metrics.extractors.random_features import RandomSettings
@@ -234,3 +236,11 @@ def test_one_training_image_is_refused(cache):
     looker = build_looker(asked, RandomSettings(), cache, CPU)
     with pytest.raises(UsageError, match="the shards hold 1 training image"):
         audit(asked, looker, SETTINGS, unwatched)
+
+
+def test_held_out_images_without_a_label_are_no_errors_of_the_classifier() -> None:
+    held_out = SimpleNamespace(seen_N=torch.tensor([0, 1, 1, 0]), label_N=torch.tensor([0, 1, -1, 1]))
+    assert _real(SimpleNamespace(held_out=held_out), {}) == ((3, 2), "held-out images")
+    unlabelled = SimpleNamespace(seen_N=torch.tensor([0]), label_N=torch.tensor([-1]))
+    facts = {"held_out_images": 10, "held_out_accuracy": 0.9}
+    assert _real(SimpleNamespace(held_out=unlabelled), facts)[0] == (10, 9)

@@ -125,6 +125,26 @@ def test_images_it_cannot_learn_from_are_refused(digits: RealImages, tmp_path: P
         ClassifierSettings().build(real, tmp_path, CPU, ONE_PROCESS)
 
 
+def test_images_without_a_label_do_not_train_it():
+    image = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(60) % 2
+    image[label == 1] //= 4  # one class is dark
+    torn = torch.where(torch.arange(60) < 30, label, -1)
+    scrambled = torch.where(torn[:, None, None, None] < 0, 255 - image, image)
+
+    def trained(image_NCHW: torch.Tensor, label_N: torch.Tensor) -> bytes:
+        real = RealImages(
+            ImageSpec(8, 1, 2), 60, "toy", lambda numbers: (image_NCHW[list(numbers)], label_N[list(numbers)])
+        )
+        return train_classifier(QUICK, real)
+
+    data = trained(image, torn)
+    assert data == trained(scrambled, torn), "what images without a label show changes nothing"
+    assert describe_classifier(data)["held_out_images"] == 3
+    with pytest.raises(RecipeError, match=r"of 60 images only 10 have one \(20 are needed\); use random or inception"):
+        trained(image, torch.where(torch.arange(60) < 10, label, -1))
+
+
 class Pixels(Dataset):
     """Images as torch-fidelity takes them."""
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bigtrain.data.index import NO_LABEL
+from bigtrain.data.labels import KEEP_UNLABELLED
 from bigtrain.data.sources.found import Found, Source, by_suffix, is_image
 from bigtrain.data.sources.named import pairs_of, read_named, with_labels
 from bigtrain.data.tar import MAX_MEMBER_BYTES
@@ -20,13 +21,14 @@ LABELS = ("dataset", "folders", "none")
 """Where labels of a zip can come from, beside csv:FILE and json:FILE."""
 
 
-def find_zip(path: Path, labels: str = "dataset") -> Found:
+def find_zip(path: Path, labels: str = "dataset", keep_unlabelled: bool = False) -> Found:
     """Return the images of a zip in the order of their names.
 
     Args:
         path: the zip file.
         labels: "dataset": of `dataset.json`, none where it has none; "folders": the folder an image lies in; "none";
             or csv:FILE, json:FILE.
+        keep_unlabelled: whether images without a label are kept among labelled ones.
 
     Raises:
         UsageError: no such place of labels.
@@ -44,18 +46,24 @@ def find_zip(path: Path, labels: str = "dataset") -> Found:
     sources = [Source(path / name, NO_LABEL, (str(path), name)) for name in names]
     found = Found((), sources, by_suffix(others), read_member, "zip of images")
     if named is not None:
-        return with_labels(found, names, *named)
+        return with_labels(found, names, *named, keep_unlabelled)
     if labels == "folders":
-        return with_labels(found, names, f"{path}, by folders,", [(name, _folder(path, name)) for name in names])
+        by_folder = [(name, _folder(path, name, keep_unlabelled)) for name in names]
+        return with_labels(found, names, f"{path}, by folders,", by_folder, keep_unlabelled)
     pairs = _dataset(path) if labels == "dataset" and DATASET in members else []
-    return with_labels(found, names, f"{DATASET} in {path}", pairs) if pairs else found
+    return with_labels(found, names, f"{DATASET} in {path}", pairs, keep_unlabelled) if pairs else found
 
 
-def _folder(path: Path, name: str) -> str:
+def _folder(path: Path, name: str, keep_unlabelled: bool) -> str | None:
     parts = PurePosixPath(name).parts
-    if len(parts) < 2:
-        raise DataError(f"image {name!r} in {path} lies in no folder; give every class a folder, or say --labels none")
-    return parts[0]
+    if len(parts) >= 2:
+        return parts[0]
+    if not keep_unlabelled:
+        raise DataError(
+            f"image {name!r} in {path} lies in no folder; give every class a folder, {KEEP_UNLABELLED}, or say "
+            "--labels none"
+        )
+    return None
 
 
 def _members(path: Path) -> dict[str, zipfile.ZipInfo]:

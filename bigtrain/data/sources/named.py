@@ -1,7 +1,8 @@
 """Labels in a file beside the images: CSV, or JSON as StyleGAN's tool writes it.
 
-CSV: two columns, the name of an image relative to its source and its label; a first row that names no image is a
-heading. JSON: `{"labels": [[name, label], ...]}` or `{name: label, ...}`. Labels are whole numbers or names of classes.
+CSV: two columns, the name of an image relative to its source and its label (empty: none); a first row that names no
+image is a heading. JSON: `{"labels": [[name, label], ...]}` or `{name: label, ...}` (null: none). Labels are whole
+numbers or names of classes; -1 stands for none.
 """
 
 import csv
@@ -12,7 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bigtrain.data.index import NO_LABEL
-from bigtrain.data.labels import RawLabel, checked_label, class_names, numbers_of
+from bigtrain.data.labels import (
+    KEEP_UNLABELLED,
+    NoLabelError,
+    RawLabel,
+    checked_label,
+    class_names,
+    numbers_of,
+)
 from bigtrain.data.sources.found import Found, Source, some
 from bigtrain.recipe.errors import DataError, UsageError
 
@@ -45,7 +53,7 @@ def _csv(name: str, text: str) -> Pairs:
             continue
         if len(row) != 2:
             raise DataError(f"labels {name}, line {number} has {len(row)} columns, not an image and its label; mend it")
-        pairs.append((row[0].strip(), row[1].strip()))
+        pairs.append((row[0].strip(), row[1].strip() or None))
     return pairs
 
 
@@ -78,7 +86,7 @@ def pairs_of(record: Any) -> Pairs:
     return [(str(name), label) for name, label in rows]
 
 
-def with_labels(found: Found, names: Iterable[str], where: str, pairs: Pairs) -> Found:
+def with_labels(found: Found, names: Iterable[str], where: str, pairs: Pairs, keep_unlabelled: bool = False) -> Found:
     """Return what was found with the labels of a file.
 
     Args:
@@ -86,38 +94,48 @@ def with_labels(found: Found, names: Iterable[str], where: str, pairs: Pairs) ->
         names: the name of each image relative to its source, as the file writes it.
         where: the file, for messages.
         pairs: names and labels.
+        keep_unlabelled: whether images without a label are kept among labelled ones.
 
     Raises:
-        DataError: an image has no label or two, or a label is none.
+        DataError: an image has no label (unless it is to be kept) or two, or a label is none.
     """
     given = [(str(PurePosixPath(name)), label) for name, label in pairs]
     own = list(names)
     known = set(own)
     if given and given[0][0] not in known and len(given) > 1 and given[1][0] in known:
         given = given[1:]  # a heading
-    labels: dict[str, RawLabel] = {}
+    labels: dict[str, RawLabel | None] = {}
     for name, label in given:
-        try:
-            value = checked_label(label)
-        except ValueError as error:
-            raise DataError(f"{where}: the label of {name!r} {error}; mend it") from error
+        value = _checked(f"{where}: the label of {name!r}", label, keep_unlabelled)
         if labels.setdefault(name, value) != value:
             raise DataError(f"{where} gives {name!r} the labels {labels[name]!r} and {value!r}; keep one")
-    missing = [name for name in own if name not in labels]
-    if missing:
+    missing = [name for name in own if labels.get(name) is None]
+    if missing and (len(missing) == len(own) or not keep_unlabelled):
+        keep = f"{KEEP_UNLABELLED}, " if len(missing) < len(own) else ""
         raise DataError(
-            f"{where} has no label for {len(missing)} of {len(own)} images ({some(missing)}); add them, or remove the "
-            "images"
+            f"{where} has no label for {len(missing)} of {len(own)} images ({some(missing)}); add them, {keep}or "
+            "remove the images"
         )
     strangers = [name for name in labels if name not in known]
     notes = (f"{where} labels {len(strangers)} images that are not there: {some(strangers)}",) if strangers else ()
-    return _labelled(found, [labels[name] for name in own], notes)
+    return _labelled(found, [labels.get(name) for name in own], notes)
 
 
-def _labelled(found: Found, labels: list[RawLabel], notes: tuple[str, ...]) -> Found:
-    classes = class_names(labels)
+def _checked(whose: str, label: Any, keep_unlabelled: bool) -> RawLabel | None:
+    try:
+        return checked_label(label)
+    except ValueError as error:
+        is_absent = isinstance(error, NoLabelError)
+        if is_absent and keep_unlabelled:
+            return None
+        raise DataError(f"{whose} {error}; mend it" + (f", or {KEEP_UNLABELLED}" if is_absent else "")) from error
+
+
+def _labelled(found: Found, labels: list[RawLabel | None], notes: tuple[str, ...]) -> Found:
+    classes = class_names(label for label in labels if label is not None)
     numbers = numbers_of(classes)
-    sources = [replace(source, label=numbers[str(label)]) for source, label in zip(found.sources, labels, strict=True)]
+    label_N = [NO_LABEL if label is None else numbers[str(label)] for label in labels]
+    sources = [replace(source, label=label) for source, label in zip(found.sources, label_N, strict=True)]
     return replace(found, classes=classes, sources=sources, notes=found.notes + notes)
 
 

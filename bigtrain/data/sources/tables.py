@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bigtrain.data.index import NO_LABEL
-from bigtrain.data.labels import RawLabel, checked_label, class_names, numbers_of
+from bigtrain.data.labels import (
+    KEEP_UNLABELLED,
+    NoLabelError,
+    RawLabel,
+    checked_label,
+    class_names,
+    numbers_of,
+)
 from bigtrain.data.sources.found import Found, Source
 from bigtrain.data.sources.tars import read_place
 from bigtrain.recipe.errors import DataError, UsageError
@@ -33,6 +40,8 @@ class TableOptions:
     """None: the only column that holds images."""
     label_column: str | None = "label"
     """None: no labels."""
+    keep_unlabelled: bool = False
+    """Whether rows without a label are kept among labelled ones."""
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _copy(files: list[Path], stream: BinaryIO, spool: Path, options: TableOptions) -> Found:
-    labels: list[RawLabel] = []
+    labels: list[RawLabel | None] = []
     sources: list[Source] = []
     names: tuple[str, ...] = ()
     offset = 0
@@ -93,26 +102,34 @@ def _copy(files: list[Path], stream: BinaryIO, spool: Path, options: TableOption
             if not isinstance(data, bytes):
                 raise DataError(f"row {row} of {file} holds no bytes of an image; paths alone are not followed")
             if options.label_column is not None:
-                labels.append(_label(where, label))
+                labels.append(_label(where, label, options.keep_unlabelled))
             stream.write(data)
             sources.append(Source(where, NO_LABEL, (str(spool), offset, len(data), zlib.crc32(data))))
             offset += len(data)
     if not sources:
         raise DataError(f"{files[0].parent} holds no row; name files with images")
-    classes = names or class_names(labels) if labels else ()
+    if labels and set(labels) == {None}:
+        raise DataError(f"{files[0].parent} has no label in any row; leave labels out with --no-labels")
+    classes = names or class_names(label for label in labels if label is not None) if labels else ()
     numbers = {str(number): number for number in range(len(names))} if names else numbers_of(classes)
     for at, label in enumerate(labels):
+        if label is None:
+            continue
         if str(label) not in numbers:
             raise DataError(f"{sources[at].path} has label {label!r}, but there are {len(classes)} classes; mend it")
         sources[at] = Source(sources[at].path, numbers[str(label)], sources[at].place)
     return Found(classes, sources, {}, read_place, "table of images")
 
 
-def _label(where: Path, value: Any) -> RawLabel:
+def _label(where: Path, value: Any, keep_unlabelled: bool) -> RawLabel | None:
     try:
         return checked_label(value)
     except ValueError as error:
-        raise DataError(f"{where}: its label {error}; mend it, or leave labels out with --no-labels") from error
+        is_absent = isinstance(error, NoLabelError)
+        if is_absent and keep_unlabelled:
+            return None
+        keep = f"{KEEP_UNLABELLED}, " if is_absent else ""
+        raise DataError(f"{where}: its label {error}; mend it, {keep}or leave labels out with --no-labels") from error
 
 
 def _rows(file: Path, options: TableOptions) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:

@@ -55,7 +55,9 @@ def _real(seen: Gathered, facts: Mapping[str, Any]) -> tuple[tuple[int, int], st
     """Return how many real images that did not train the classifier there are, how many it reads right, and which."""
     if seen.held_out is not None and seen.held_out.seen_N is not None:
         right = int((seen.held_out.seen_N == seen.held_out.label_N).sum())
-        return (len(seen.held_out), right), "held-out images"
+        num_labelled = int((seen.held_out.label_N >= 0).sum())
+        if num_labelled:
+            return (num_labelled, right), "held-out images"
     num_images = int(facts["held_out_images"])
     right = round(facts["held_out_accuracy"] * num_images)
     return (num_images, right), "training images that the classifier was not shown"

@@ -1,9 +1,9 @@
 """An extractor made from the run's own labelled images: a small classifier, trained in seconds, kept by content.
 
 Inception's features mean little on data unlike ImageNet. This extractor learns to tell the run's classes apart (on the
-CPU, seeded) and compares images by its penultimate features. The trained network is cached under a hash of the shards'
-content and of these settings, so one data set has one network on one machine; figures of two networks with different
-fingerprints are not comparable.
+CPU, seeded; from the images that have a label) and compares images by its penultimate features. The trained network is
+cached under a hash of the shards' content and of these settings, so one data set has one network on one machine;
+figures of two networks with different fingerprints are not comparable.
 
 Axes: N images, C channels, H height, W width, D features, K classes.
 """
@@ -34,6 +34,7 @@ LEARNING_RATE = 3e-3  # peak of a one-cycle schedule (Smith and Topin 2018, arXi
 WEIGHT_DECAY = 1e-2
 HELD_OUT_SHARE = 0.1  # judges the classifier, never trains it
 FEWEST_IMAGES = 20
+NO_LABEL = -1
 
 
 @EXTRACTORS.add("classifier")
@@ -108,6 +109,7 @@ def train_classifier(settings: ClassifierSettings, real: RealImages) -> bytes:
     The same images, settings and thread count give the same bytes; no global state is read or left behind.
 
     Raises:
+        RecipeError: too few images have a label.
         DataError: an image cannot be read.
     """
     generator = torch.Generator().manual_seed(seed_of(settings.seed, "classifier"))
@@ -121,7 +123,7 @@ def train_classifier(settings: ClassifierSettings, real: RealImages) -> bytes:
         network = ClassifierNetwork(real.image.channels, real.image.num_classes, settings.dims, settings.width)
         picked = torch.randperm(real.num_images, generator=generator)[: settings.max_images]
         small_NCHW, label_N = _read_small(real, picked)
-        num_held_out = max(1, int(HELD_OUT_SHARE * len(picked)))
+        num_held_out = max(1, int(HELD_OUT_SHARE * len(label_N)))
         shown = (small_NCHW[num_held_out:], label_N[num_held_out:])
         _fit(network, shown, settings.shown_images, generator, real.between)
         _settle(network, small_NCHW[num_held_out:])
@@ -136,13 +138,20 @@ def train_classifier(settings: ClassifierSettings, real: RealImages) -> bytes:
 
 
 def _read_small(real: RealImages, picked: Tensor) -> tuple[Tensor, Tensor]:
-    """Return all picked images, reduced to what the network sees of them, and their labels."""
+    """Return all picked images that have a label, reduced to what the network sees of them, and their labels."""
     # The shards are read in their own order, which is cheap; the order of picking is restored after.
     order = picked.argsort()
     parts = [real.load(part.tolist()) for part in torch.split(picked[order], BATCH_IMAGES)]
     small_NCHW = torch.cat([to_small(image_NCHW.cpu(), real.image.channels) for image_NCHW, _ in parts])
     label_N = torch.cat([label_N.cpu() for _, label_N in parts])
-    return small_NCHW[order.argsort()], label_N[order.argsort()]
+    order = order.argsort()
+    order = order[label_N[order] != NO_LABEL]
+    if len(order) < FEWEST_IMAGES:
+        raise RecipeError(
+            f"evaluate.extractor.kind: classifier learns from labels, and of {len(picked)} images only {len(order)} "
+            f"have one ({FEWEST_IMAGES} are needed); use random or inception"
+        )
+    return small_NCHW[order], label_N[order]
 
 
 def _fit(

@@ -61,6 +61,29 @@ def jobs_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (one a core)")
 
 
+def unlabelled_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare what becomes of images without a label among labelled ones."""
+    parser.add_argument(
+        "--unlabelled",
+        choices=["refuse", "keep"],
+        default="refuse",
+        help="what becomes of images without a label among labelled ones; keep stores them with the label -1, for "
+        "games that take such (refuse)",
+    )
+
+
+def keeps_unlabelled(arguments: argparse.Namespace, ignores_labels: bool = False) -> bool:
+    """Return whether images without a label are kept.
+
+    Raises:
+        UsageError: all labels are ignored as well.
+    """
+    keeps = bool(arguments.unlabelled == "keep")
+    if keeps and ignores_labels:
+        raise UsageError("--unlabelled keep means images without a label among labelled ones; leave it out")
+    return keeps
+
+
 def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
     """Declare which images are too large to be opened."""
     parser.add_argument(
@@ -142,4 +165,5 @@ def classes_line(index: FolderIndex) -> str:
     counts = add_histograms([entry.class_histogram for entry in index.shards])
     shown = [f"{name} {counts.get(label, 0)}" for label, name in enumerate(index.classes[:LISTED_CLASSES])]
     more = f" and {len(index.classes) - LISTED_CLASSES} more" if len(index.classes) > LISTED_CLASSES else ""
-    return f"samples a class: {', '.join(shown)}{more}" if shown else "no classes"
+    without = f"; {index.num_unlabelled} without a label" if index.num_unlabelled else ""
+    return f"samples a class: {', '.join(shown)}{more}{without}" if shown else "no classes"

@@ -15,9 +15,11 @@ from bigtrain.verbs.shard_words.arguments import (
     classes_line,
     count,
     jobs_argument,
+    keeps_unlabelled,
     max_pixels_argument,
     mover,
     summary,
+    unlabelled_argument,
 )
 
 
@@ -27,6 +29,7 @@ def _index_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-key", metavar="KEY", help="key of the label in .json members, such as meta.class (labels are in .cls)"
     )
     parser.add_argument("--no-labels", action="store_true", help="ignore labels")
+    unlabelled_argument(parser)
     jobs_argument(parser)
     max_pixels_argument(parser)
 
@@ -35,7 +38,10 @@ def _index(arguments: argparse.Namespace) -> int:
     if arguments.no_labels and arguments.label_key is not None:
         raise UsageError(f"--label-key {arguments.label_key} and --no-labels contradict each other; leave one out")
     options = IndexOptions(
-        arguments.label_key, arguments.no_labels, max_pixels=count("--max-pixels", arguments.max_pixels)
+        arguments.label_key,
+        arguments.no_labels,
+        max_pixels=count("--max-pixels", arguments.max_pixels),
+        keep_unlabelled=keeps_unlabelled(arguments, arguments.no_labels),
     )
     with tqdm(unit=" shards", disable=None) as bar:
         report = index_folder(arguments.dir, options, at_least_one("--jobs", arguments.jobs), mover(bar))

@@ -32,6 +32,7 @@ from bigtrain.verbs.shard_words.arguments import (
     classes_line,
     count,
     jobs_argument,
+    keeps_unlabelled,
     max_pixels_argument,
     mover,
     parse_size,
@@ -39,6 +40,7 @@ from bigtrain.verbs.shard_words.arguments import (
     quality_argument,
     size_argument,
     summary,
+    unlabelled_argument,
 )
 
 Finder = Callable[[argparse.Namespace], AbstractContextManager[Found]]
@@ -176,6 +178,8 @@ def _tell(folder: Path, options: PackOptions, report: PackReport) -> None:
 def _table(options: PackOptions, report: PackReport) -> Iterator[tuple[str, str]]:
     index = report.index
     yield "images", f"{index.num_samples} of {index.num_samples + len(report.rejections)}"
+    if index.num_unlabelled:
+        yield "unlabelled", f"{index.num_unlabelled} of these images have no label; classes: {len(index.classes)}"
     common = Counter(report.sizes).most_common(LISTED_SIZES)
     more = f" and {len(report.sizes) - LISTED_SIZES} other sizes" if len(report.sizes) > LISTED_SIZES else ""
     yield "source sizes", ", ".join(f"{size} ({number})" for size, number in common) + more
@@ -218,10 +222,12 @@ def _folder_source(parser: argparse.ArgumentParser) -> None:
         help="folders: sub-folders are classes; none: no classes, images in SRC and below it; csv:FILE or json:FILE: "
         "names and labels (folders)",
     )
+    unlabelled_argument(parser)
 
 
 def _find_folder(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
-    return nullcontext(folders.find(arguments.src, arguments.labels))
+    keep = keeps_unlabelled(arguments, arguments.labels == "none")
+    return nullcontext(folders.find(arguments.src, arguments.labels, keep))
 
 
 def _zip_source(parser: argparse.ArgumentParser) -> None:
@@ -233,23 +239,29 @@ def _zip_source(parser: argparse.ArgumentParser) -> None:
         help="dataset: of dataset.json, if the zip has one; folders: folders are classes; none; csv:FILE or json:FILE: "
         "names and labels (dataset)",
     )
+    unlabelled_argument(parser)
 
 
 def _find_zip(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
-    return nullcontext(archive.find_zip(arguments.src, arguments.labels))
+    keep = keeps_unlabelled(arguments, arguments.labels == "none")
+    return nullcontext(archive.find_zip(arguments.src, arguments.labels, keep))
 
 
 def _resize_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder of shards, with an index or without")
     parser.add_argument("--label-key", metavar="KEY", help="key of the label in .json members (labels are in .cls)")
     parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
+    unlabelled_argument(parser)
 
 
 def _find_shards(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
     if arguments.src.resolve() == arguments.dir.resolve():
         raise UsageError(f"SRC and DIR are both {arguments.src}; write into another folder")
     options = IndexOptions(
-        arguments.label_key, arguments.no_labels, max_pixels=count("--max-pixels", arguments.max_pixels)
+        arguments.label_key,
+        arguments.no_labels,
+        max_pixels=count("--max-pixels", arguments.max_pixels),
+        keep_unlabelled=keeps_unlabelled(arguments, arguments.no_labels),
     )
     return nullcontext(find_shards(arguments.src, options, arguments.jobs))
 
@@ -274,11 +286,13 @@ def _table_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-column", metavar="NAME", help="column of images (the only one that can hold them)")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="column of labels (label)")
     parser.add_argument("--no-labels", action="store_true", help="ignore labels")
+    unlabelled_argument(parser)
 
 
 def _find_tables(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
     label = None if arguments.no_labels else arguments.label_column
-    return found_in_tables(arguments.src, arguments.dir, TableOptions(arguments.image_column, label))
+    options = TableOptions(arguments.image_column, label, keeps_unlabelled(arguments, arguments.no_labels))
+    return found_in_tables(arguments.src, arguments.dir, options)
 
 
 FOLDER = _word("Write a folder of images, with or without classes, as shards.", _folder_source, _find_folder)
