@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bigtrain.metrics.exchange import Ranks
 from bigtrain.metrics.reference import RealMoments
 from bigtrain.metrics.weights import WeightStore
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.registry import Registry
 
@@ -168,6 +169,19 @@ def full_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def require_gray_or_rgb(image: ImageSpec, kind: str) -> None:
+    """Refuse images that an extractor of three channels cannot read.
+
+    Raises:
+        RecipeError: they have an alpha channel.
+    """
+    if image.channels not in (1, 3):
+        raise RecipeError(
+            f"evaluate.extractor.kind: {kind} reads gray or RGB images, and the shards have {image.channels} channels; "
+            "use the classifier extractor"
+        )
 
 
 def with_channels(image_NCHW: Tensor, channels: int) -> Tensor:

@@ -12,6 +12,7 @@ from bigtrain.data.folder import find
 from bigtrain.data.pack import PackOptions, pack
 from bigtrain.data.sources.found import read_file
 from bigtrain.recipe.errors import DataError
+from tests.data.cats_and_dogs import write_cats_and_dogs
 from tests.data.test_foreign import picture
 
 OPTIONS = PackOptions(4, image_format="png", shard_mb=0.012)
@@ -35,11 +36,7 @@ class Opener:
 
 @pytest.fixture
 def source(tmp_path):
-    for number in range(COUNT):
-        path = tmp_path / "source" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number))
-    return tmp_path / "source"
+    return write_cats_and_dogs(tmp_path / "source", COUNT)
 
 
 def contents(folder):

@@ -11,6 +11,7 @@ from bigtrain.data.index import FolderIndex
 from bigtrain.data.pack import PackOptions, pack
 from bigtrain.data.parts import Part, merge, split
 from bigtrain.recipe.errors import DataError, UsageError
+from tests.data.cats_and_dogs import write_cats_and_dogs
 from tests.data.test_foreign import picture
 from tests.data.test_sources import pairs
 
@@ -20,11 +21,7 @@ COUNT = 24
 
 @pytest.fixture
 def source(tmp_path):
-    for number in range(COUNT):
-        path = tmp_path / "source" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(number))
-    return tmp_path / "source"
+    return write_cats_and_dogs(tmp_path / "source", COUNT)
 
 
 def files(folder):

@@ -11,6 +11,9 @@ from bigtrain.networks.layers.spectral import SpectralConv2d
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.image import ImageSpec
+from tests.networks.pair_checks import (
+    check_bfloat16_autocast_trains_and_returns_float32,
+)
 
 DIGITS = ImageSpec(side=32, channels=1, num_classes=10)
 
@@ -191,16 +194,7 @@ def test_channels_last_gives_the_same_numbers():
 
 
 def test_bfloat16_autocast_trains_and_returns_float32():
-    generator, discriminator, latent_NZ, label_N = build_pair()
-    full_NCHW = generator(latent_NZ, label_N).detach()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        image_NCHW = generator(latent_NZ, label_N)
-        logit_N = discriminator(image_NCHW, label_N)
-    assert image_NCHW.dtype == logit_N.dtype == torch.float32
-    assert (image_NCHW - full_NCHW).norm() / full_NCHW.norm() < 0.1
-    logit_N.sum().backward()
-    for network in (generator, discriminator):
-        assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+    check_bfloat16_autocast_trains_and_returns_float32(*build_pair())
 
 
 def test_everything_a_network_needs_is_in_its_state_dict():

@@ -8,6 +8,11 @@ from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.networks.mlp import Maxout, MLPDiscriminatorSettings, MLPGeneratorSettings
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.image import ImageSpec
+from tests.networks.pair_checks import (
+    check_bfloat16_autocast_trains_and_returns_float32,
+    check_float64_stays_float64,
+    check_labels_are_asked_for,
+)
 
 
 def count_parameters(network):
@@ -98,31 +103,15 @@ def test_labels_change_images_and_logits_and_can_be_mixed(num_classes):
 
 
 def test_labels_are_asked_for():
-    generator, discriminator, latent_NZ, _ = build_pair(ImageSpec(32, 1, 10))
-    with pytest.raises(AssertionError, match="no labels for 10 classes"):
-        generator(latent_NZ)
-    with pytest.raises(AssertionError, match="no labels for 10 classes"):
-        discriminator(torch.zeros(4, 1, 32, 32))
+    check_labels_are_asked_for(*build_pair(ImageSpec(32, 1, 10))[:3])
 
 
 def test_float64_stays_float64():
-    generator, discriminator, latent_NZ, label_N = build_pair(ImageSpec(12, 3, 5))
-    image_NCHW = generator.double()(latent_NZ.double(), label_N)
-    assert image_NCHW.dtype == torch.float64
-    assert discriminator.double()(image_NCHW, label_N).dtype == torch.float64
+    check_float64_stays_float64(*build_pair(ImageSpec(12, 3, 5)))
 
 
 def test_bfloat16_autocast_trains_and_returns_float32():
-    generator, discriminator, latent_NZ, label_N = build_pair(ImageSpec(12, 3, 5))
-    full_NCHW = generator(latent_NZ, label_N).detach()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        image_NCHW = generator(latent_NZ, label_N)
-        logit_N = discriminator(image_NCHW, label_N)
-    assert image_NCHW.dtype == logit_N.dtype == torch.float32
-    assert (image_NCHW - full_NCHW).norm() / full_NCHW.norm() < 0.1
-    logit_N.sum().backward()
-    for network in (generator, discriminator):
-        assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+    check_bfloat16_autocast_trains_and_returns_float32(*build_pair(ImageSpec(12, 3, 5)))
 
 
 def test_settings_without_layers_are_refused():

@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.extractors.plain import readable
-from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, with_channels
+from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, require_gray_or_rgb, with_channels
 from bigtrain.metrics.weights import DINOV2, WeightStore
 from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import Settings
@@ -54,11 +54,7 @@ class Dinov2Settings(Settings):
             WeightsError: the file is missing, damaged, or holds another network.
             RecipeError: images with an alpha channel, or transformers is not installed.
         """
-        if real.image.channels not in (1, 3):
-            raise RecipeError(
-                f"evaluate.extractor.kind: dinov2 reads gray or RGB images, and the shards have {real.image.channels} "
-                "channels; use the classifier extractor"
-            )
+        require_gray_or_rgb(real.image, "dinov2")
         file = DINOV2[self.size]
         found = from_main(ranks, lambda: (weights or WeightStore()).get(file, self.weights))
         with readable(file, found):

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.extractors.clean_resize import CleanResized
 from bigtrain.metrics.extractors.plain import fidelity_module
-from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, with_channels
+from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, require_gray_or_rgb, with_channels
 from bigtrain.metrics.weights import INCEPTION, Found, WeightStore
-from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import Settings
 
 FIDELITY_NAME = "inception-v3-compat"
@@ -50,11 +49,7 @@ class InceptionSettings(Settings):
             WeightsError: the file is missing and cannot be had, damaged, or holds another network.
             RecipeError: images with an alpha channel.
         """
-        if real.image.channels not in (1, 3):
-            raise RecipeError(
-                f"evaluate.extractor.kind: inception reads gray or RGB images, and the shards have "
-                f"{real.image.channels} channels; use the classifier extractor"
-            )
+        require_gray_or_rgb(real.image, "inception")
         found = from_main(ranks, lambda: (weights or WeightStore()).get(INCEPTION, self.weights))
         return load_inception(found, device, self.resize)
 

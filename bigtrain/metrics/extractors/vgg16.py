@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.extractors.plain import fidelity_module
-from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, with_channels
+from bigtrain.metrics.features import EXTRACTORS, Extractor, RealSet, require_gray_or_rgb, with_channels
 from bigtrain.metrics.weights import VGG16, WeightStore
-from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.settings import Settings
 
 FIDELITY_NAME = "vgg16"
@@ -43,11 +42,7 @@ class Vgg16Settings(Settings):
             WeightsError: the file is missing and cannot be had, damaged, or holds another network.
             RecipeError: images with an alpha channel.
         """
-        if real.image.channels not in (1, 3):
-            raise RecipeError(
-                f"evaluate.extractor.kind: vgg16 reads gray or RGB images, and the shards have {real.image.channels} "
-                "channels; use the classifier extractor"
-            )
+        require_gray_or_rgb(real.image, "vgg16")
         found = from_main(ranks, lambda: (weights or WeightStore()).get(VGG16, self.weights))
         module = fidelity_module(FIDELITY_NAME, [LAYER], VGG16, found)
         return Extractor(
