@@ -10,6 +10,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -23,11 +24,13 @@ from bigtrain.data.header import Header, read_header
 from bigtrain.data.index import INDEX_NAME
 from bigtrain.data.shards import ShardSet
 from bigtrain.evaluation.arrays import CHANNELS, Arrays
+from bigtrain.evaluation.run_folders import runs_in
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.features import RealImages
-from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.recipe.image import ImageSpec
 
+NAMED_RUNS = 3
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
@@ -65,10 +68,14 @@ def open_images(place: str) -> ImageSet:
 
     Raises:
         DataError: there is none, or it is not one of images of one size.
+        UsageError: the folder is or holds runs, whose pictures are grids and plots.
     """
     path = Path(place)
+    if (path / INDEX_NAME).is_file():
+        return Shards(place)
     if path.is_dir():
-        return Shards(place) if (path / INDEX_NAME).is_file() else Files(place, _FolderFiles(path))
+        _refuse_runs(path)
+        return Files(place, _FolderFiles(path))
     if not path.is_file():
         raise DataError(f"{place} is not there; name shards, a folder or zip of images, or an .npz")
     if path.suffix == ".npz":
@@ -76,6 +83,18 @@ def open_images(place: str) -> ImageSet:
     if path.suffix == ".zip":
         return Files(place, _ZipFiles(path))
     raise DataError(f"{place} is no .zip and no .npz; name shards, a folder or zip of images, or an .npz")
+
+
+def _refuse_runs(path: Path) -> None:
+    runs = list(islice(runs_in(path), NAMED_RUNS + 1))
+    if not runs:
+        return
+    names = ", ".join(map(str, runs[:NAMED_RUNS])) + (" and more" if len(runs) > NAMED_RUNS else "")
+    what = "is a run" if runs == [path] else f"holds runs ({names})"
+    raise UsageError(
+        f"{path} {what}, whose pictures are no set of images; name one run to be judged, or shards, a folder or zip of "
+        "images, or an .npz to judge or to judge by"
+    )
 
 
 def as_real(images: ImageSet, ranks: Ranks) -> RealImages:

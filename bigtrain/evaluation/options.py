@@ -17,6 +17,7 @@ from bigtrain.metrics.settings import FEWEST_IMAGES, EvaluationSettings
 from bigtrain.metrics.weights import WeightStore
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.truncation import Truncation
+from bigtrain.training.sampler import StandingSettings
 
 DEFAULT_METRICS = ("fid", "kid")
 DEFAULT_NUM_IMAGES = 50_000
@@ -39,8 +40,8 @@ class Options:
     truncation: Truncation | None = None
     seed: int | None = None
     num_seeds: int = 1
-    standing: tuple[int, int] | None = None
-    """Batches, and images of each."""
+    standing: StandingSettings | None = None
+    """How BatchNorm's statistics are recomputed; its seed is not read."""
     choice: Choice = field(default_factory=Choice)
     cache: Path | None = None
     protocol: NamedProtocol | None = None
@@ -79,7 +80,8 @@ class Options:
         if self.seed is not None:
             found["seed"] = self.seed
         if self.standing is not None:
-            found["standing_batches"], found["standing_images"] = self.standing
+            found["standing_batches"] = self.standing.num_batches
+            found["standing_images"] = self.standing.batch_images
         try:
             return EvaluationSettings.model_validate(found)
         except ValidationError as error:

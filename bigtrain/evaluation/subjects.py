@@ -17,6 +17,7 @@ from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.names import MANIFEST
 from bigtrain.engine.precision import set_backend_precision
 from bigtrain.evaluation.images import ImageSet, open_images
+from bigtrain.evaluation.run_folders import is_run, run_of
 from bigtrain.evaluation.which import ALL_AVERAGES, find_model
 from bigtrain.metrics.evaluation import Generate, Labels
 from bigtrain.recipe.errors import UsageError
@@ -215,13 +216,3 @@ def open_subjects(what: str, choice: Choice, device: torch.device) -> Iterator[S
 def is_model(path: Path) -> bool:
     """Tell whether a path is a run, a checkpoint or a snapshot."""
     return is_run(path) or (path / MANIFEST).is_file() or (path.is_file() and path.suffix == ".safetensors")
-
-
-def is_run(path: Path) -> bool:
-    """Tell whether a path is a run folder."""
-    return (path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file()
-
-
-def run_of(path: Path) -> Path | None:
-    """Return the run folder that a checkpoint or snapshot lies in, or the run itself."""
-    return next((folder for folder in (path, path.parent.parent) if is_run(folder)), None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bigtrain.engine.checkpoints.files import newest_complete
 from bigtrain.evaluation.best import kept_only, standings, weights_of
+from bigtrain.evaluation.run_folders import is_run
 from bigtrain.recipe.errors import BigtrainError, CheckpointError, UsageError
 from bigtrain.recipe.load import load_recipe
 from bigtrain.recipe.units import parse_count
@@ -27,7 +28,7 @@ def find_model(path: Path, checkpoint: str = NEWEST, by: str | None = None, aver
         CheckpointError: there is no such checkpoint.
         UsageError: a choice among checkpoints where there is no run, no number of images, or nothing was evaluated.
     """
-    if not ((path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file()):
+    if not is_run(path):
         if checkpoint != NEWEST or by is not None:
             raise UsageError(f"{path} is no run, so nothing is to be chosen in it; leave --checkpoint and --by out")
         return path

@@ -14,7 +14,7 @@ from bigtrain.metrics.names import FRECHET, KERNEL, METRICS, PRDC, Metric, metri
 from bigtrain.metrics.prdc import PrdcSettings
 from bigtrain.metrics.score import ScoreSettings
 from bigtrain.recipe.errors import RecipeError
-from bigtrain.recipe.settings import PositiveCount, Settings
+from bigtrain.recipe.settings import BatchCount, PositiveCount, Settings
 
 FEWEST_IMAGES = 4  # a covariance needs 2, and the real images are judged as two parts
 
@@ -49,11 +49,11 @@ class EvaluationSettings(Settings):
     """Settings of further extractors that `metrics` read; those that are not named here have their defaults."""
     num_images: PositiveCount = Field(default=50_000, ge=FEWEST_IMAGES)
     """Generated images; all real ones of the training part are compared with them."""
-    batch_images: PositiveCount = 64
+    batch_images: BatchCount = 64
     """Images of every batch that is generated or extracted: one shape for all, the last one is filled up."""
     standing_batches: PositiveCount = 16
     """Batches that BatchNorm's statistics are recomputed from before generating."""
-    standing_images: PositiveCount = 256
+    standing_images: BatchCount = 256
     """Images of each of these batches."""
     kernel: KernelSettings = KernelSettings()
     """Subsets of the kernel distance."""

@@ -22,6 +22,13 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int |
 PositiveCount = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
 """A number of things, at least one."""
 
+LARGEST_BATCH_IMAGES = 65_536  # whose memory some GPU may have, for small images; more is a slip of the keyboard
+
+BatchCount = Annotated[
+    int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1, le=LARGEST_BATCH_IMAGES)
+]
+"""A number of images of one forward pass, at least one."""
+
 Duration = Annotated[float, BeforeValidator(parse_duration_s, json_schema_input_type=float | str), Field(ge=0)]
 """Seconds; YAML may carry a unit (10min)."""
 

@@ -27,6 +27,7 @@ from bigtrain.recipe.errors import BigtrainError, UsageError
 from bigtrain.recipe.units import parse_count
 from bigtrain.sampling.truncation import Truncation
 from bigtrain.verbs._watching import add_watch_arguments, watch_run
+from bigtrain.verbs.sample import check_batch, standing_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,11 +203,11 @@ def read_options(arguments: argparse.Namespace) -> Options:
         split=arguments.split,
         metrics=None if arguments.metrics is None else tuple(map(str.strip, arguments.metrics.split(","))),
         num_images=None if arguments.num is None else _count("--num", arguments.num),
-        batch_images=None if arguments.batch is None else _count("--batch", arguments.batch),
+        batch_images=None if arguments.batch is None else _batch(arguments.batch),
         truncation=None if arguments.truncation is None else Truncation.parse(arguments.truncation),
         seed=arguments.seed,
         num_seeds=arguments.seeds,
-        standing=None if arguments.standing is None else _standing(arguments.standing),
+        standing=None if arguments.standing is None else standing_of(arguments.standing),
         choice=Choice(arguments.checkpoint, arguments.by, arguments.average),
         cache=arguments.cache,
         resize=arguments.resize,
@@ -247,8 +248,7 @@ def _count(option: str, text: str) -> int:
         raise UsageError(f"{option} {text}: {error}; write for example 50k") from error
 
 
-def _standing(text: str) -> tuple[int, int]:
-    batches, _, images = text.partition("x")
-    if not (batches.isdigit() and images.isdigit()):
-        raise UsageError(f"--standing {text}: not BATCHESxIMAGES; write for example 16x256")
-    return int(batches), int(images)
+def _batch(text: str) -> int:
+    images = _count("--batch", text)
+    check_batch("--batch", text, images)
+    return images

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from bigtrain.cli import say
 from bigtrain.recipe.errors import UsageError
+from bigtrain.recipe.settings import LARGEST_BATCH_IMAGES
 from bigtrain.sampling.files import save_folder, save_npz, save_png
 from bigtrain.sampling.grids import grid, square_columns
 from bigtrain.training.loaded import LoadedModel, load
 from bigtrain.training.sampler import StandingSettings, cycle_labels
 
 LARGEST_NUMBER = 2**63 - 1  # of an image: they are int64
+MOST = {"count": 10_000_000, "steps": 10_000, "columns": 10_000}  # all are held in memory before they are written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw and write; return 0."""
     if not (arguments.out or arguments.folder or arguments.npz):
         raise UsageError("nowhere to write the images; add --out FILE.png, --folder DIR or --npz FILE.npz")
+    _check_sizes(arguments)
     labels = arguments.labels.split(",") if arguments.labels else None
     model = load(arguments.model, arguments.average)
     images, names, label_N = (_way if arguments.between else _drawn)(arguments, model, labels)
@@ -108,6 +111,13 @@ def _write(arguments: argparse.Namespace, images: Tensor, names: list[str], labe
     return written
 
 
+def _check_sizes(arguments: argparse.Namespace) -> None:
+    for name, most in MOST.items():
+        value = getattr(arguments, name)
+        if value is not None and not 1 <= value <= most:
+            raise UsageError(f"--{name} {value}: 1 to {most:,} are possible; write such a number")
+
+
 def numbers_of(option: str, text: str) -> list[int]:
     """Return the whole numbers that an option lists; UsageError where it does not."""
     try:
@@ -126,4 +136,11 @@ def standing_of(text: str) -> StandingSettings:
     parts = text.split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"--standing {text}: not BATCHESxIMAGES; write for example 16x256")
+    check_batch("--standing", text, int(parts[1]))
     return StandingSettings(int(parts[0]), int(parts[1]))
+
+
+def check_batch(option: str, text: str, num_images: int) -> None:
+    """Refuse images of one forward pass that no memory holds; UsageError says how many are possible."""
+    if not 1 <= num_images <= LARGEST_BATCH_IMAGES:
+        raise UsageError(f"{option} {text}: a batch has 1 to {LARGEST_BATCH_IMAGES:,} images; write such a number")

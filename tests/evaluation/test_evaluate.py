@@ -242,6 +242,11 @@ def test_figures_of_two_protocols_stand_in_two_tables(
         (["RUN", "--num", "2"], 2, "num_images"),
         (["RUN", "--num", "many"], 2, "--num many"),
         (["RUN", "--seeds", "0"], 2, "at least 1"),
+        (["RUN", "--batch", "100000000"], 2, "--batch 100000000: a batch has 1 to 65,536 images"),
+        (["RUN", "--batch", "0"], 2, "a batch has 1 to 65,536 images"),
+        (["RUN", "--standing", "16x100000000"], 2, "--standing 16x100000000: a batch has 1 to 65,536 images"),
+        (["RUNS", "--real", "NPZ"], 2, "name one run to be judged"),
+        (["RUN", "--real", "RUNS"], 2, "holds runs ("),
         (["RUN", "--real", "nowhere"], 6, "nowhere is not there"),
         (["RUN", "--real", "NPZ"], 6, "bring both to one size"),
         (["NPZ", "--metrics", "fd_random"], 2, "name them with --real"),
@@ -276,7 +281,9 @@ def test_wrong_questions_get_a_sentence(
     (tmp_path / "odd.json").write_text(json.dumps(facts))
     (tmp_path / "unnamed.json").write_text(json.dumps(facts | {"figures": {"fid": 1}, "protocol": {"named": "adm"}}))
     files = {"NPZ": "x.npz", "ONE": "one.npz", "ODD": "odd.json", "UNNAMED": "unnamed.json"}
-    places = {"RUN": str(toy_run)} | {word: str(tmp_path / name) for word, name in files.items()}
+    places = {"RUN": str(toy_run), "RUNS": str(toy_run.parent)} | {
+        word: str(tmp_path / name) for word, name in files.items()
+    }
     found = command_line(["evaluate", "--cache", str(tmp_path / "cache"), *(places.get(word, word) for word in words)])
     err = capsys.readouterr().err
     assert found == status, err

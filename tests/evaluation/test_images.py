@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bigtrain.evaluation.images import Files, ImageSet, open_images
-from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.sampling.files import save_folder, save_npz
 
 IMAGES = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -84,6 +84,20 @@ def test_shards_are_read_whole(digits: Path) -> None:
     shards = open_images(str(digits))
     assert (shards.num_images, shards.image.num_classes) == (200, 10)
     assert shards.load([199])[0].shape == (1, 1, 32, 32)
+
+
+def test_pictures_in_runs_are_no_set_of_images(tmp_path: Path) -> None:
+    for name in ("a", "b", "sweep/c", "sweep/d"):
+        run = tmp_path / "runs" / name
+        save_folder(run / "samples", IMAGES[:2], ["000000000064", "000000000128"])
+        (run / "recipe.yaml").write_text(f"name: {name}\n")
+    with pytest.raises(UsageError, match=r"runs holds runs \(.*/a, .*/b, .*/sweep/c and more\), .* name one run"):
+        open_images(str(tmp_path / "runs"))
+    with pytest.raises(UsageError, match=r"holds runs \(.*/sweep/c, .*/sweep/d\), "):
+        open_images(str(tmp_path / "runs" / "sweep"))
+    with pytest.raises(UsageError, match=r"runs/a is a run, "):
+        open_images(str(tmp_path / "runs" / "a"))
+    assert open_images(str(tmp_path / "runs" / "a" / "samples")).num_images == 2  # whoever names these means them
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from bigtrain.training.schema import Recipe
 
 FIGURES = Registry("figure")
 READ_BY_ALL = ("seed", "average", "standing")
+MOST_CELLS = 1000  # in a row or a column: a sheet is held in memory
+MOST_DRAWN = 10_000  # frames from key to key, realisations of noise
 DIGITS_IN_NAMES = 12  # of images seen, in the names of files, so that they sort
 
 
@@ -141,14 +143,16 @@ class Source:
         return list(range(min(most, self.model.image.num_classes)))
 
 
-def positive(value: int | None, default: int, name: str, least: int = 1) -> int:
+def positive(value: int | None, default: int, name: str, least: int = 1, most: int = MOST_CELLS) -> int:
     """Return the value, or the default for None.
 
     Raises:
-        UsageError: it is below `least`.
+        UsageError: it is below `least` or above `most`.
     """
     if value is not None and value < least:
         raise UsageError(f"--{name} {value}: at least {least} is needed; write --{name} {default}")
+    if value is not None and value > most:
+        raise UsageError(f"--{name} {value}: at most {most:,} is possible; write --{name} {default}")
     return default if value is None else value
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bigtrain.draws import seed_of
-from bigtrain.evaluation.figures.base import Drawing, FigureSettings, Source, blank, figure, positive
+from bigtrain.evaluation.figures.base import MOST_DRAWN, Drawing, FigureSettings, Source, blank, figure, positive
 from bigtrain.networks.layers.modulated import StyledConv2d
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.grids import to_pixels
@@ -96,7 +96,7 @@ def noise(source: Source, settings: FigureSettings) -> Drawing:
     _require_styles(source, "noise")
     convolutions = [each for each in source.model.generator.modules() if isinstance(each, StyledConv2d)]
     codes = _numbered(source, settings, positive(settings.rows, NOISE_ROWS, "rows"))
-    count = positive(settings.realisations, REALISATIONS, "realisations", least=2)
+    count = positive(settings.realisations, REALISATIONS, "realisations", least=2, most=MOST_DRAWN)
     model, half = source.model, len(convolutions) // 2
     shown_RNCHW, deviation_NCHW = _realisations(model, codes, count, settings.seed)
     largest = max(float(deviation_NCHW.max()), ONE_LEVEL)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from bigtrain.evaluation.figures.base import Drawing, FigureSettings, Source, figure, positive
+from bigtrain.evaluation.figures.base import MOST_DRAWN, Drawing, FigureSettings, Source, figure, positive
 from bigtrain.recipe.errors import UsageError
 from bigtrain.sampling.grids import square_columns
 from bigtrain.sampling.interpolation import INTERPOLATIONS
@@ -57,7 +57,7 @@ def _way_figure(source: Source, settings: FigureSettings, rows: list[Codes], nam
     if num_keys < 2:
         raise UsageError(f"a way goes through at least 2 images or classes, got {num_keys}; name more")
     columns = positive(settings.columns, COLUMNS, "columns", least=2)
-    steps, kind = positive(settings.steps, STEPS, "steps"), settings.way or SLERP
+    steps, kind = positive(settings.steps, STEPS, "steps", most=MOST_DRAWN), settings.way or SLERP
     INTERPOLATIONS.get(kind)  # styles go by straight lines, but a wrong word is one
     render = source.model.render
     along(rows[0], torch.zeros(1, dtype=torch.float64), kind)  # what cannot be mixed is refused before drawing

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bigtrain.recipe.settings import Count, PositiveCount, Settings, Share
+from bigtrain.recipe.settings import BatchCount, Count, PositiveCount, Settings, Share
 
 Space = Literal["w", "w+", "z"]
 
@@ -40,7 +40,7 @@ class ProjectionSettings(Settings):
     """Of latents: images among which starts are chosen, at least 4 of each class."""
     starts: PositiveCount = 4
     """Of latents: searches for each image, from the best image of as many classes; the best result counts."""
-    batch_images: PositiveCount = 16
+    batch_images: BatchCount = 16
     """Codes that are looked for at once."""
     resize: Literal["lanczos", "bicubic", "box"] = "lanczos"
     """Filter for images of another size."""

@@ -170,6 +170,8 @@ def test_a_time_lapse_is_cut_from_grids_and_drawn_from_snapshots(tmp_path: Path)
         (["classes", "--steps", "3"], "has no use for --steps"),
         (["classes", "--labels", "dog"], "'dog' is no class"),
         (["classes", "--columns", "0"], "at least 1"),
+        (["classes", "--columns", "1000000000000"], "--columns 1000000000000: at most 1,000 is possible"),
+        (["latent-way", "--steps", "1000000000"], "--steps 1000000000: at most 10,000 is possible"),
         (["latent-way", "--index", "4"], "at least 2 images"),
         (["latent-way", "--index", "a"], "not a list of whole numbers"),
         (["latent-way", "--way", "slrep"], "did you mean 'slerp'"),
