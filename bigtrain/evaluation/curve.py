@@ -71,12 +71,13 @@ class Range:
 class Curve:
     """The points of one subject under one protocol, and their file."""
 
-    def __init__(self, path: Path, images_seen: int, law: str, protocol: Mapping[str, Any]) -> None:
-        self.path, self.images_seen, self.law, self.protocol = path, images_seen, law, dict(protocol)
+    def __init__(self, path: Path, images_seen: int, salt: int, law: str, protocol: Mapping[str, Any]) -> None:
+        self.path, self.images_seen, self.salt, self.law, self.protocol = path, images_seen, salt, law, dict(protocol)
         self.points: list[dict[str, Any]] = []
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the points that the file has, none if it is of another protocol.
+        """Return the points that the file has, none if it is of another protocol, or of weights that the run went back
+        from.
 
         Raises:
             DataError: the file is damaged.
@@ -86,7 +87,7 @@ class Curve:
         try:
             record = json.loads(self.path.read_text())
             is_same = compared(record["protocol"]) == compared(self.protocol) and record["law"] == self.law
-            return list(record["points"]) if is_same else []
+            return list(record["points"]) if is_same and record.get("salt", 0) == self.salt else []
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path} is no truncation curve ({error}); remove it") from error
 
@@ -109,7 +110,7 @@ class Curve:
 
     def record(self) -> dict[str, Any]:
         """Return the file's content."""
-        facts = {"images_seen": self.images_seen, "law": self.law}
+        facts = {"images_seen": self.images_seen, "salt": self.salt, "law": self.law}
         return {**facts, "points": self.points, "protocol": self.protocol}
 
     def lines(self) -> Iterator[str]:
@@ -155,4 +156,6 @@ def _empty(session: Session, question: Question, subject: Generator, thresholds:
     name = f"{subject.images_seen:012d}-{question.evaluator.protocol_name(protocol)}.json"
     folder = subject.run_folder or subject.path.parent
     named = {} if options.protocol is None else {"named": options.protocol.record()}
-    return Curve(folder / "curves" / name, subject.images_seen, thresholds.law, {**protocol, **named})
+    return Curve(
+        folder / "curves" / name, subject.images_seen, subject.model.salt, thresholds.law, {**protocol, **named}
+    )

@@ -15,6 +15,7 @@ from bigtrain.engine.processes.lease import Lease
 from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.ranks import Ranks
 from bigtrain.evaluation.sources import Kind, Source, is_present, sources, state_of
+from bigtrain.evaluation.watch_starts import WatchStarts
 from bigtrain.metrics.records import WATCH, EvaluationRecord, read_record, record_path
 from bigtrain.recipe.errors import (
     EXIT_DONE,
@@ -101,6 +102,7 @@ class Watcher:
         self._names: list[str] = []
         self._given_up: list[int] = []
         self._evaluated = 0
+        self._starts = WatchStarts(run_folder)
         self._lease: Lease | None = None
         self._last_words = ""
 
@@ -110,7 +112,9 @@ class Watcher:
         Raises:
             UsageError: `once`, and there is nothing to evaluate.
             CheckpointError: what was saved could not be evaluated, all else was.
+            NoProgressError: a SLURM job has started three times without an evaluation.
         """
+        self._ranks.on_main(lambda: self._starts.check(is_over=False))
         try:
             while not self._preemption.requested():
                 look = self._ranks.together(lambda: self._look() if self._ranks.is_main else (None, False))
@@ -128,6 +132,7 @@ class Watcher:
         finally:
             if self._lease is not None:
                 self._lease.__exit__(None, None, None)
+        self._ranks.on_main(lambda: self._starts.check(is_over=True))
         self._say(f"{self._folder}: stopped by {self._preemption.reason or 'a signal'}; start it again to go on")
         return EXIT_REQUEUE
 
@@ -235,6 +240,7 @@ class Watcher:
         except OSError as error:
             raise DataError(f"{path} cannot be written ({error.strerror}); make room and start again") from error
         self._evaluated += 1
+        self._starts.note()
 
     def _give_up(self, images: int, reasons: Sequence[str]) -> None:
         if images not in self._given_up:
@@ -257,6 +263,7 @@ class Watcher:
             time.sleep(min(left_s, 0.2))
 
     def _end(self) -> None:
+        self._ranks.on_main(self._starts.done)
         self._say(f"{self._folder}: all is evaluated, {self._evaluated} of it by this watcher")
         if self._given_up:
             raise CheckpointError(

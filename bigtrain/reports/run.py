@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigtrain.metrics.records import EvaluationRecord
+from bigtrain.engine.checkpoints.rollbacks import without_abandoned
+from bigtrain.metrics.records import EVALUATIONS, EvaluationRecord
 from bigtrain.recipe.errors import UsageError
 from bigtrain.reports.evaluations import read_evaluations
 from bigtrain.reports.overview import Overview, is_run, overview
@@ -30,6 +31,7 @@ class Curve:
     """Figures over thresholds of truncation: one file of RUN/curves/."""
 
     images_seen: int
+    salt: int
     law: str
     points: list[tuple[float, dict[str, float]]]
     """Threshold and figures, by threshold."""
@@ -42,6 +44,7 @@ class Audit:
     """One file of RUN/audits/."""
 
     images_seen: int
+    salt: int
     record: dict[str, Any]
     pictures: dict[str, Path]
     """Title -> file."""
@@ -99,8 +102,9 @@ def read_run(folder: Path, label: str) -> RunRecord:
     recipe = read_recipe(folder / "recipe.yaml")
     events, num_torn = read_events(folder / LOG_FILE)
     evaluations, notes = read_evaluations(folder)
-    curves, damaged_curves = _read_curves(folder / "curves")
-    audits, damaged_audits = _read_audits(folder / "audits")
+    all_curves, damaged_curves = _read_curves(folder / "curves")
+    all_audits, damaged_audits = _read_audits(folder / "audits")
+    curves, audits = without_abandoned(folder, all_curves), without_abandoned(folder, all_audits)
     samples = _read_samples(folder / "samples")
     found = _pictures(folder)
     record = RunRecord(
@@ -120,6 +124,12 @@ def read_run(folder: Path, label: str) -> RunRecord:
     if num_torn:
         record.notes.append(f"{num_torn} line(s) of {LOG_FILE} could not be read, and are left out.")
     record.notes.extend(notes)
+    for num_left, what in (
+        (len(all_curves) - len(curves), "truncation curve(s) measured"),
+        (len(all_audits) - len(audits), "audit(s) examined"),
+    ):
+        if num_left:
+            record.notes.append(f"The run went back from what {num_left} {what}: left out.")
     for name in (*damaged_curves, *damaged_audits):
         record.notes.append(f"{name} could not be read, and is left out.")
     record.notes.extend(_missing(record))
@@ -132,11 +142,15 @@ def _missing(record: RunRecord) -> list[str]:
         f"{LOG_FILE} is missing or empty: no curves and no events.": record.events,
         "There are no status lines yet: no curves.": record.status_lines or not record.events,
         "samples/ is missing or empty: no time-lapse.": record.samples,
-        "evaluations/ is missing or empty: no figures.": record.evaluations,
-        "curves/ is missing or empty: no truncation curve.": record.curves,
-        "audits/ is missing or empty: no audit.": record.audits,
+        "evaluations/ is missing or empty: no figures.": _has_records(record.folder / EVALUATIONS),
+        "curves/ is missing or empty: no truncation curve.": _has_records(record.folder / "curves"),
+        "audits/ is missing or empty: no audit.": _has_records(record.folder / "audits"),
     }
     return [sentence for sentence, found in there.items() if not found]
+
+
+def _has_records(folder: Path) -> bool:
+    return any(folder.glob("*.json"))
 
 
 def _read_curves(folder: Path) -> tuple[list[Curve], list[str]]:
@@ -156,6 +170,7 @@ def _read_curves(folder: Path) -> tuple[list[Curve], list[str]]:
         found.append(
             Curve(
                 images_seen=int(record["images_seen"]),
+                salt=_salt_of(record),
                 law=str(record.get("law", "truncation")),
                 points=sorted(points, key=lambda point: point[0]),
                 protocol=protocol if isinstance(protocol, dict) else {},
@@ -177,8 +192,13 @@ def _read_audits(folder: Path) -> tuple[list[Audit], list[str]]:
             str(title): folder / Path(str(name)).name  # never a file elsewhere
             for title, name in (named.items() if isinstance(named, dict) else ())
         }
-        found.append(Audit(int(images) if is_number(images) else 0, record, pictures))
+        found.append(Audit(int(images) if is_number(images) else 0, _salt_of(record), record, pictures))
     return found, damaged
+
+
+def _salt_of(record: dict[str, Any]) -> int:
+    salt = record.get("salt")
+    return int(salt) if is_number(salt) else 0
 
 
 def _read_samples(folder: Path) -> list[tuple[int, Path]]:

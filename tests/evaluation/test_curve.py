@@ -1,5 +1,6 @@
 """Truncation curves: one point a threshold, taken up where they were cut short, in a file, a table and a picture."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_a_killed_curve_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert draw(run, "resample:0.4:0.8:0.2") == whole
     more = draw(run, "resample:0.5:0.9:0.4")
     assert [point["threshold"] for point in more["points"]] == [0.4, 0.5, 0.6, 0.8, 0.9]
+
+
+def test_a_curve_of_weights_that_the_run_went_back_from_begins_anew(run: Path) -> None:
+    whole = draw(run, "std:1:1:1")
+    assert whole["salt"] == 0
+    (path,) = curves(run)
+    left = [{**point, "figures": {"fd_random": 0.0}} for point in whole["points"]]
+    path.write_text(json.dumps({**whole, "salt": 1, "points": left}))
+    assert draw(run, "std:1:1:1") == whole
 
 
 def test_another_protocol_is_another_curve(run: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import time
@@ -17,6 +18,7 @@ from bigtrain.cli import main
 from bigtrain.engine.checkpoints.files import committed
 from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.engine.processes.launch import start
+from bigtrain.engine.processes.lease import Leases
 from bigtrain.engine.processes.preemption import Preemption
 from bigtrain.engine.ranks import Ranks
 from bigtrain.evaluation.options import Options
@@ -24,8 +26,9 @@ from bigtrain.evaluation.session import Session
 from bigtrain.evaluation.sources import sources
 from bigtrain.evaluation.watch import Watcher, WatchOptions
 from bigtrain.evaluation.watch_judge import WatchJudge
+from bigtrain.evaluation.watch_starts import WatchStarts
 from bigtrain.metrics.records import EvaluationRecord, read_records
-from bigtrain.recipe.errors import BigtrainError
+from bigtrain.recipe.errors import BigtrainError, NoProgressError
 from bigtrain.training.loaded import LoadedModel
 from bigtrain.training.log import read_log
 from tests.rank_pool import run_ranks, start_ranks
@@ -201,6 +204,57 @@ def test_a_killed_watcher_goes_on_where_it_was(evaluated: Path, tmp_path: Path) 
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not done again"
     assert sum(told(said).values()) == 10 - len(done)
     assert list((run / "watchers").glob("*")) == []
+
+
+def started(job: str, restart: int) -> dict[str, str]:
+    return {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restart)}
+
+
+def test_a_job_is_not_started_for_ever_without_an_evaluation(tmp_path: Path) -> None:
+    for restart in (0, 1):
+        WatchStarts(tmp_path, started("9", restart)).check(is_over=True)
+    third = WatchStarts(tmp_path, started("9", 2))
+    third.check(is_over=False)
+    with pytest.raises(NoProgressError, match="3 starts of job 9 in a row wrote no evaluation"):
+        third.check(is_over=True)  # it is not requeued
+    with pytest.raises(NoProgressError):
+        WatchStarts(tmp_path, started("9", 3)).check(is_over=False)  # SLURM has requeued it by itself
+    third.note()
+    third.check(is_over=True)
+    WatchStarts(tmp_path, started("9", 5)).check(is_over=False)
+    with pytest.raises(NoProgressError):
+        WatchStarts(tmp_path, started("9", 5)).check(is_over=True)
+    with pytest.raises(NoProgressError):
+        WatchStarts(tmp_path, started("8", 2)).check(is_over=True)  # another job's evaluations are not this one's
+    assert not list(Leases(tmp_path).living()), "a note is no lease"
+    third.done()
+    assert not list((tmp_path / "watchers").iterdir())
+    by_hand = WatchStarts(tmp_path, {})
+    by_hand.note()
+    by_hand.check(is_over=True)
+    assert not list((tmp_path / "watchers").iterdir())
+
+
+def watch_in_a_job(ranks: Ranks, run: Path, restart: int) -> tuple[int, list[str]]:
+    """Watch as the n-th restart of a SLURM job does."""
+    os.environ.update(started("9", restart))
+    return watch(ranks, run)
+
+
+@pytest.mark.parametrize(("saves", "status"), [((), 7), ((64,), 75)])
+def test_the_third_start_of_a_job_leaves_with_7_unless_it_wrote_an_evaluation(
+    evaluated: Path, tmp_path: Path, saves: tuple[int, ...], status: int
+) -> None:
+    run = copy_of(evaluated, tmp_path / "run", saves)
+    shutil.rmtree(run / "snapshots")
+    (run / "status.json").unlink()  # not complete: the watcher waits for more
+    watcher = start_ranks(1, watch_in_a_job, run, 2, hang_limit_s=240.0)
+    wait_until(lambda: any("waiting: " in path.read_text() for path in tmp_path.glob("run-said.txt")))
+    watcher.signal(0, signal.SIGUSR2)
+    ((found, said),) = watcher.results()
+    assert found == status
+    assert ("wrote no evaluation" in said[-1]) == (status == 7)
+    assert [path.name for path in (run / "watchers").iterdir()] == (["job-9.json"] if saves else [])
 
 
 def test_a_polite_stop_leaves_with_75_and_no_lease(evaluated: Path, tmp_path: Path) -> None:

@@ -123,6 +123,24 @@ def test_what_the_run_went_back_from_is_on_no_page(tmp_path: Path) -> None:
     assert "The run went back from what 1 evaluation(s) judged: left out." in record.notes
 
 
+def test_curves_and_audits_of_what_the_run_went_back_from_are_on_no_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_offline_parts(run)
+    entry = {"from_images": 64000, "to_images": 48000, "salt": 1, "reason": "diverged"}
+    write_json(run / "checkpoints" / "rollbacks.json", [entry])
+    (record,) = read_runs([run])
+    assert (record.curves, record.audits) == ([], [])
+    text = render([record])
+    for sentence in ("what 1 truncation curve(s) measured: left out.", "what 1 audit(s) examined: left out."):
+        assert f"The run went back from {sentence}" in record.notes
+        assert sentence in text
+    assert not any("curves/" in note or "audits/" in note for note in record.notes)
+    for path in (run / "curves" / "000000064000-fid-7.json", run / "audits" / "000000064000.json"):
+        write_json(path, json.loads(path.read_text()) | {"salt": 1})  # made anew, of the run as it stands
+    (record,) = read_runs([run])
+    assert [each.images_seen for each in (*record.curves, *record.audits)] == [64000, 64000]
+
+
 def test_a_figure_a_class_does_not_drown_the_page(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     figures = {f"fid_class_{number}": float(number) for number in range(100)} | {"fid_class_0_seeds_std": 0.5}

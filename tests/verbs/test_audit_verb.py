@@ -65,7 +65,7 @@ def test_an_audit_stands_in_the_run_folder_and_says_what_it_found(run_dir, capsy
     )
     assert [line.split()[0] for line in printed if line and not line.startswith((" ", "/", "audit"))] == [*SECTIONS]
     record = json.loads((run_dir / "audits" / "000000000032.json").read_text())
-    assert record["images_seen"] == 32
+    assert (record["images_seen"], record["salt"]) == (32, 0)
     assert record["protocol"]["sampling"] == {
         "truncation": "none", "average": "ema-3000", "label_law": "batch", "seed": 0,
         "standing": {"num_batches": 16, "batch_images": 256, "seed": 0},

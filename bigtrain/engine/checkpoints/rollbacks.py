@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from bigtrain.engine.checkpoints.names import folder_name
 from bigtrain.metrics.records import EvaluationRecord, read_records
@@ -25,6 +26,23 @@ class Rollback:
     to_images: int
     salt: int
     reason: str
+
+
+class Moment(Protocol):
+    """What is of one moment of a run: an evaluation, a truncation curve, an audit."""
+
+    @property
+    def images_seen(self) -> int:
+        """Of the weights that it is of."""
+        ...
+
+    @property
+    def salt(self) -> int:
+        """Of the draws that these were trained with; files that do not say it are of 0."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Moment)
 
 
 def read_rollbacks(folder: Path) -> list[Rollback]:
@@ -54,8 +72,8 @@ def present_records(run_folder: Path) -> list[EvaluationRecord]:
     return without_abandoned(run_folder, read_records(run_folder))
 
 
-def without_abandoned(run_folder: Path, records: Iterable[EvaluationRecord]) -> list[EvaluationRecord]:
-    """Return those of a run's evaluations that are not of parts that the run went back from."""
+def without_abandoned(run_folder: Path, records: Iterable[Kept]) -> list[Kept]:
+    """Return those of what was found out about a run that are not of parts that the run went back from."""
     try:
         rollbacks = read_rollbacks(run_folder / "checkpoints")
     except CheckpointError:  # damaged: a start says so

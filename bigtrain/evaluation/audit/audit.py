@@ -38,6 +38,7 @@ class Audit:
     """What an audit came to."""
 
     images_seen: int
+    salt: int
     protocol: Mapping[str, Any]
     sections: Mapping[str, Section]
     """`nearest`, `duplicates`, `modes`, `leakage`, `discriminator`."""
@@ -59,6 +60,7 @@ class Audit:
                 picture.draw().savefig(stream, format="png")
         record = {
             "images_seen": self.images_seen,
+            "salt": self.salt,
             "protocol": self.protocol,
             **{name: section.record() for name, section in self.sections.items()},
             "pictures": files,
@@ -135,7 +137,7 @@ def audit(subject: Subject, looker: Looker, settings: AuditSettings, watch: Watc
         "leakage": leakage_section(seen),
         "discriminator": discriminator_section(seen),
     }
-    return Audit(subject.images_seen, _protocol(seen), sections)
+    return Audit(subject.images_seen, subject.salt, _protocol(seen), sections)
 
 
 def _protocol(seen: Gathered) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bigtrain.data.shards import ShardSet
 from bigtrain.draws import seed_of
 from bigtrain.engine.checkpoints.files import read_checkpoint
 from bigtrain.evaluation.audit.discriminator import Discriminator
-from bigtrain.evaluation.subjects import run_of
+from bigtrain.evaluation.run_folders import run_of
 from bigtrain.evaluation.which import NEWEST, find_model
 from bigtrain.metrics.features import RealImages
 from bigtrain.recipe.errors import UsageError
@@ -70,6 +70,8 @@ class Subject:
     """None where it was not saved: snapshots hold averaged weights only."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """How images are drawn, and from which weights; part of the protocol, as JSON values."""
+    salt: int = 0
+    """Of the draws that the weights were trained with: it tells a part that the run went back from."""
 
     def generated(self, num_images: int, batch_images: int) -> Iterator[Batch]:
         """Yield generated images number 0..num_images-1."""
@@ -129,6 +131,7 @@ def open_run(path: Path, shards: str | None, drawing: Drawing) -> OpenedRun:
     subject = Subject(
         image=model.image,
         images_seen=model.images_seen,
+        salt=model.salt,
         class_names=model.class_names,
         training=_part(real.training()),
         held_out=_part(real.holdout()),
