@@ -166,14 +166,12 @@ def logits_picture(title: str, sets: Mapping[str, Tensor], has_classes: bool) ->
     axes = figure.subplots()
     values = {name: logits.double().numpy() for name, logits in sets.items()}
     low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
-    edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1).tolist()
+    edges: list[float] = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1).tolist()
     for name, value in values.items():
         mean = 0.0 if abs(value.mean()) < 1e-6 * (high - low) else value.mean()  # rounding, of what is 0 by definition
         label = f"{name.replace('_', '-')} ({len(value):,}), mean {mean:.3g}"
         weights = np.full(len(value), 1 / len(value))
-        axes.hist(
-            value, edges.tolist(), weights=weights, histtype="step", linewidth=1.6, color=COLORS[name], label=label
-        )
+        axes.hist(value, edges, weights=weights, histtype="step", linewidth=1.6, color=COLORS[name], label=label)
         axes.axvline(value.mean(), color=COLORS[name], linewidth=0.8, linestyle="--")
     of_class = " of the same class" if has_classes else ""
     axes.set_xlabel(f"output (logit), reckoned from the mean on generated images{of_class}; dashed: means")
