@@ -216,9 +216,9 @@ def test_an_audit_is_written_with_its_pictures_and_repeats(audited, cache, tmp_p
     record, *pictures = found.write(tmp_path / "000000001000.json")
     written = json.loads(record.read_text())
     assert list(written) == [
-        "images_seen", "protocol", "nearest", "duplicates", "modes", "leakage", "discriminator", "pictures",
+        "images_seen", "salt", "protocol", "nearest", "duplicates", "modes", "leakage", "discriminator", "pictures",
     ]  # fmt: skip
-    assert written["images_seen"] == 1000
+    assert (written["images_seen"], written["salt"]) == (1000, 0)
     assert [tmp_path / name for name in written["pictures"].values()] == pictures
     assert [picture.name for picture in pictures] == [
         f"000000001000-{name}.png" for name in ("nearest", "modes", "pairs", "confusion")
