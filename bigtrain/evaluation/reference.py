@@ -59,6 +59,11 @@ def _trained_on(subject: Subject, split: str, elsewhere: str | None) -> Shards:
         )
     recipe = subject.model.recipe
     place = elsewhere or recipe.data.shards
+    if elsewhere is None and recipe.data.mode == "stream":
+        raise DataError(
+            f"{subject.label} was trained on streamed shards, of which nothing says what images they hold; name images "
+            "with --real"
+        )
     if not (Path(place).expanduser() / INDEX_NAME).is_file():
         raise DataError(
             f"{place}, which {subject.label} was trained on, holds no shards here; say with --real where they lie"

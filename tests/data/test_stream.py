@@ -19,6 +19,7 @@ import torch
 
 from bigtrain.data.settings import DataSettings
 from bigtrain.data.staging import sources
+from bigtrain.data.staging.patience import Patience
 from bigtrain.data.stream import bytes as stream_bytes
 from bigtrain.data.stream import shards as stream_shards
 from bigtrain.data.stream.feed import StreamFeed, some_images
@@ -152,6 +153,18 @@ def test_what_is_read_depends_on_seed_position_rank_and_worker_alone(folder):
     assert len({tuple(found) for found in others}) == 5
 
 
+@pytest.mark.parametrize("place", ["shards", "shards/000002.tar"])  # of one shard, the buffer alone makes a difference
+def test_draws_and_mixing_both_begin_anew_with_seed_and_position(folder, place):
+    def begun(seed, position, share):
+        how = {"shuffle_samples": 10 if place.endswith("tar") else 1, "seed": seed}
+        return tuple(numbers_of(opened(folder.parent / place, **how).opened(position, share).load(20)))
+
+    starts = [(5, 0, Share(0, 2)), (6, 0, Share(0, 2)), (5, 64, Share(0, 2)), (5, 0, Share(1, 2))]
+    found = [begun(*start) for start in starts]
+    assert len(set(found)) == 4
+    assert [begun(*start) for start in starts] == found
+
+
 def test_no_variable_chooses_rank_or_worker(folder, monkeypatch):
     before = read(opened(folder), 2)
     for name in ("RANK", "WORKER"):
@@ -224,8 +237,8 @@ def test_names_with_dots_are_samples_of_their_own_and_companions_are_left_out():
 def test_tars_of_every_form_are_read_in_blocks_of_any_size(form):
     name = "a" * 90 + "/" + "é" * 20 if form == tarfile.USTAR_FORMAT else "é" * 90 + "/" + "b" * 200
     folder = tarfile.TarInfo("folder")
-    folder.type = tarfile.DIRTYPE
-    data = tar_of([(folder, b""), *sample(0), *sample(1, name), *sample(2)], form)
+    folder.type, folder.size = tarfile.DIRTYPE, 700  # as some writers have it, and nothing comes behind it
+    data = folder.tobuf(form) + tar_of([*sample(0), *sample(1, name), *sample(2)], form)
     for block_bytes in (1, 513, 1 << 20):
         assert split(read_all(data, block_bytes=block_bytes)) == (expected(range(3)), [])
         assert split(read_all(gzip.compress(data), block_bytes=block_bytes)) == (expected(range(3)), [])
@@ -327,6 +340,33 @@ def test_a_server_that_fails_and_recovers_gives_what_the_folder_gives(folder, ki
         place = f"{server.url}/{{000000..000003}}.tar"
         assert read(opened(place), 6, workers=1) == whole
         assert server.asked["000002.tar"] >= 5
+
+
+class Limping:
+    """A source that breaks off a few bytes further each time."""
+
+    where = "there"
+    is_remote = False
+
+    def __init__(self, data, further):
+        self.data, self.further, self.openings = data, further, 0
+
+    def read(self, name):
+        self.openings += 1
+        for at in range(0, len(self.data), 3):
+            if at >= self.openings * self.further:
+                raise sources.SourceError("it broke off")
+            yield self.data[at : at + 3]
+
+
+def test_a_source_that_breaks_off_again_and_again_is_read_on_as_long_as_more_comes():
+    source = Limping(bytes(range(100)), 7)
+    assert b"".join(stream_bytes.blocks_of(source, "a.tar", Patience())) == bytes(range(100))
+    assert source.openings == 15
+    stuck = Limping(bytes(range(100)), 0)
+    with pytest.raises(DataError, match="there/a.tar could not be read after 5 attempts: it broke off"):
+        list(stream_bytes.blocks_of(stuck, "a.tar", Patience()))
+    assert stuck.openings == 5
 
 
 @pytest.mark.parametrize(

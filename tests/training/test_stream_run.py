@@ -3,18 +3,19 @@
 import gzip
 import json
 import os
+import re
 import signal
 import tarfile
 import time
 
 import pytest
 
+from bigtrain.cli import main
 from bigtrain.data.stream.shards import Share, drawn_shards
-from bigtrain.recipe.errors import RecipeError, UsageError
+from bigtrain.recipe.errors import RecipeError
 from bigtrain.recipe.load import load_recipe
 from bigtrain.training.damage import BAD_SAMPLES
 from bigtrain.training.log import read_log
-from bigtrain.training.replay import Wanted, replay
 from bigtrain.training.schema import Recipe
 from tests.data.staging.shard_server import serving
 from tests.rank_pool import run_ranks, start_ranks
@@ -57,8 +58,6 @@ def test_a_run_of_two_ranks_starts_stops_and_resumes_and_says_that_it_is_not_exa
     (bad,) = [json.loads(line) for line in (run_dir / BAD_SAMPLES).read_text().splitlines()]
     assert bad["shard"] == "cut.tar"
     assert "without an end marker" in bad["reason"]
-    with pytest.raises(UsageError, match="which never gives the same images again"):
-        replay(run_dir, Wanted(16, "discriminator"))
     other = [*overrides, "data.mode=indexed", "data.shuffle_samples=1k", "data.num_workers=0"]
     assert run_ranks(2, enter, [*other, f"data.shards={streamed}"], hang_limit_s=HANG_LIMIT_S) == [6, 6]
 
@@ -68,6 +67,20 @@ def test_bad_shards_stop_all_ranks_with_status_6_unless_they_are_skipped(streame
     overrides = toy_overrides(streamed / "cut.tar", tmp_path / "run", *STREAM)
     assert run_ranks(2, enter, overrides, hang_limit_s=HANG_LIMIT_S) == [6, 6]
     assert "shard cut.tar" in json.dumps(as_json(tmp_path / "run" / "status.json"))
+
+
+@pytest.mark.two_process
+def test_verbs_that_need_the_images_say_why_they_refuse(streamed, tmp_path, capsys):
+    run_dir = str(tmp_path / "run")
+    alone = toy_overrides(streamed, run_dir, *STREAM, "total_images=16", "engine=plain", "data.on_error=skip")
+    assert run_ranks(1, enter, alone, hang_limit_s=HANG_LIMIT_S) == [0]
+    for words, status, sentence in (
+        (["audit", run_dir], 2, "was trained with data.mode: stream, so nothing says which images it saw"),
+        (["evaluate", run_dir, "--num", "64"], 6, "was trained on streamed shards, .* name images with --real"),
+        (["replay", run_dir, "--at", "0", "--turn", "generator"], 2, "which never gives the same images again"),
+    ):
+        assert main(words) == status
+        assert re.search(sentence, capsys.readouterr().err)
 
 
 def end_on_node(ranks, overrides):

@@ -34,7 +34,7 @@ def mean_distance(image_NCHW: Tensor) -> float:
 def _some_real(run: Run, count: int) -> Batch:
     """Return the first images of the data set, or of the shards that a stream draws first; the same on all ranks."""
     if isinstance(run.shards, StreamSet):
-        return some_images(run.shards, count, run.preemption.give_way)
+        return some_images(run.shards, count, run.wait_on)
     return run.shards.load(run.shards.numbers()[:count])
 
 
