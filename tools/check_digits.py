@@ -64,7 +64,8 @@ def to_digits(image_NCHW: np.ndarray) -> np.ndarray:
     gray_NHW = image_NCHW.astype(np.float64).mean(axis=1)
     box = side // SIDE
     small_NHW = gray_NHW.reshape(num, SIDE, box, SIDE, box).mean(axis=(2, 4))
-    return small_NHW.reshape(num, SIDE * SIDE) * (LARGEST / 255.0)
+    digit_NF: np.ndarray = small_NHW.reshape(num, SIDE * SIDE) * (LARGEST / 255.0)
+    return digit_NF
 
 
 def spread_within_classes(digit_NF: np.ndarray, label_N: np.ndarray) -> float:
@@ -120,7 +121,7 @@ def run_text(run: Path) -> str:
 
 
 def _figures(lines: list[dict[str, Any]], event: str) -> str:
-    last = next((line for line in reversed(lines) if line.get("event") == event), {})
+    last: dict[str, Any] = next((line for line in reversed(lines) if line.get("event") == event), {})
     wanted = FIGURES[event] or [key for key in last if key not in ("step", "time_s")]
     figures = {key: last[key] for key in wanted if isinstance(last.get(key), int | float)}
     return "  ".join(

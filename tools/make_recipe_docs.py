@@ -27,7 +27,7 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 FIRST = "<!-- from here to the other mark: written by tools/make_recipe_docs.py -->"
 LAST = "<!-- end of what tools/make_recipe_docs.py writes -->"
 HEAD = "| key | value | default | meaning |\n| --- | --- | --- | --- |"
-UNITS: dict[Callable[[Any], Any], str] = {parse_count: "count", parse_duration_s: "duration", parse_share: "share"}
+UNITS: dict[Callable[..., Any], str] = {parse_count: "count", parse_duration_s: "duration", parse_share: "share"}
 NOUNS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 SCHEDULE_PARTS = typing.get_args(typing.get_args(Schedule)[0])
 BOUNDS = ((Ge, "ge", "≥", max), (Gt, "gt", ">", max), (Le, "le", "≤", min), (Lt, "lt", "<", min))
@@ -124,7 +124,7 @@ def noun(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     if origin is not None:
         words = ("`null`" if part is type(None) else noun(part, metadata) for part in arguments)
         return " or ".join(dict.fromkeys(words))
-    if is_dataclass(annotation):
+    if isinstance(annotation, type) and is_dataclass(annotation):
         return annotation.__name__.lower()
     return (unit or NOUNS[annotation]) + bounds(metadata)
 

@@ -37,7 +37,7 @@ def _loosened(schema: Any) -> Any:
         return [_loosened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    loose = {}
+    loose: dict[str, Any] = {}
     for key, value in schema.items():
         if key in BY_NAME:
             loose[key] = {name: _loosened(part) for name, part in value.items()}
