@@ -10,7 +10,6 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -24,13 +23,12 @@ from bigtrain.data.header import Header, read_header
 from bigtrain.data.index import INDEX_NAME
 from bigtrain.data.shards import ShardSet
 from bigtrain.evaluation.arrays import CHANNELS, Arrays
-from bigtrain.evaluation.run_folders import runs_in
+from bigtrain.evaluation.run_folders import is_run, names_of_runs
 from bigtrain.metrics.exchange import Ranks, from_main
 from bigtrain.metrics.features import RealImages
 from bigtrain.recipe.errors import DataError, UsageError
 from bigtrain.recipe.image import ImageSpec
 
-NAMED_RUNS = 3
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
@@ -86,11 +84,10 @@ def open_images(place: str) -> ImageSet:
 
 
 def _refuse_runs(path: Path) -> None:
-    runs = list(islice(runs_in(path), NAMED_RUNS + 1))
-    if not runs:
+    names = names_of_runs(path)
+    if not (names or is_run(path)):
         return
-    names = ", ".join(map(str, runs[:NAMED_RUNS])) + (" and more" if len(runs) > NAMED_RUNS else "")
-    what = "is a run" if runs == [path] else f"holds runs ({names})"
+    what = f"holds runs ({names})" if names else "is a run"
     raise UsageError(
         f"{path} {what}, whose pictures are no set of images; name one run to be judged, or shards, a folder or zip of "
         "images, or an .npz to judge or to judge by"

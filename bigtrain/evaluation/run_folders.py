@@ -2,8 +2,10 @@
 log."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+NAMED = 3  # runs in a sentence
 LEVELS = 2  # of folders below one that holds runs: a folder of runs for each sweep
 
 
@@ -15,6 +17,14 @@ def is_run(path: Path) -> bool:
 def run_of(path: Path) -> Path | None:
     """Return the run folder that a checkpoint or snapshot lies in, or the run itself."""
     return next((folder for folder in (path, path.parent.parent) if is_run(folder)), None)
+
+
+def names_of_runs(folder: Path) -> str:
+    """Return the first few runs in a folder as words; empty where it holds none, or is a run itself."""
+    if is_run(folder) or not folder.is_dir():
+        return ""
+    runs = list(islice(runs_in(folder), NAMED + 1))
+    return ", ".join(map(str, runs[:NAMED])) + (" and more" if len(runs) > NAMED else "")
 
 
 def runs_in(folder: Path, levels: int = LEVELS) -> Iterator[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from bigtrain.cli import say
 from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.evaluation.options import Options
+from bigtrain.evaluation.run_folders import names_of_runs
 from bigtrain.evaluation.session import Session
 from bigtrain.evaluation.subjects import Choice
 from bigtrain.evaluation.watch import POLL_S, Watcher, WatchOptions
@@ -49,6 +50,8 @@ def watch_run(arguments: argparse.Namespace, options: Options, signals: SignalWa
         raise UsageError(f"--watch evaluates all that a run saves, into RUN/evaluations; leave --{name} out")
     if len(arguments.what) != 1:
         raise UsageError(f"--watch takes one run, and {len(arguments.what)} are named; start a watcher for each")
+    if names := names_of_runs(Path(arguments.what[0])):
+        raise UsageError(f"{arguments.what[0]} holds runs ({names}), and --watch takes one run; name one of them")
     if not arguments.poll > 0:  # nor "nan"
         raise UsageError(f"--poll {arguments.poll:g}: give seconds above 0")
     from bigtrain.engine.processes.launch import join

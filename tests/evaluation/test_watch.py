@@ -375,3 +375,13 @@ def test_options_that_say_something_else_than_to_watch_are_refused(
 ) -> None:
     assert main(["evaluate", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_is_not_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ba":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("name: x\n")
+    assert main(["evaluate", str(tmp_path), "--watch", "--once"]) == 2
+    names = f"{tmp_path}/a, {tmp_path}/b"
+    assert f"{tmp_path} holds runs ({names}), and --watch takes one run; name one" in capsys.readouterr().err
+    assert not (tmp_path / "watchers").exists()
