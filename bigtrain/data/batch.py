@@ -31,7 +31,8 @@ class Batch:
     """Images with their labels and their numbers in the data set.
 
     `image_NCHW`: uint8 in channels_last memory as read, float32 in -1..1 after `on_device`; `label_N`: int64, -1
-    where a sample has none; `sample_N`: int64, the sample's number in the data set.
+    where a sample has none; `sample_N`: int64, the sample's number in the data set; `image_b_NCHW`: the second
+    images of pairs, in the form of `image_NCHW`, and None where samples are single images.
     """
 
     image_NCHW: Tensor
@@ -40,15 +41,29 @@ class Batch:
     bad: tuple[BadSample, ...] = ()
     """Damaged samples that were asked for; the batch holds their stand-ins (micro-batches of a feed may be told of
     their neighbours')."""
+    image_b_NCHW: Tensor | None = None
 
     def __len__(self) -> int:
         return self.image_NCHW.shape[0]
+
+    def part(self, cut: slice) -> Self:
+        """Return some of the samples, without word of damage."""
+        second = self.image_b_NCHW
+        return replace(
+            self,
+            image_NCHW=self.image_NCHW[cut],
+            label_N=self.label_N[cut],
+            sample_N=self.sample_N[cut],
+            bad=(),
+            image_b_NCHW=None if second is None else second[cut],
+        )
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory (called by the DataLoader)."""
         return replace(
             self,
             image_NCHW=self.image_NCHW.pin_memory(),
+            image_b_NCHW=None if self.image_b_NCHW is None else self.image_b_NCHW.pin_memory(),
             label_N=self.label_N.pin_memory(),
             sample_N=self.sample_N.pin_memory(),
         )
@@ -58,7 +73,7 @@ class Batch:
 
         Args:
             device: where the networks are.
-            flip_N: bool, shape [N]; images to mirror left-right. None mirrors none.
+            flip_N: bool, shape [N]; images to mirror left-right, both images of a pair alike. None mirrors none.
 
         Returns:
             float32 images, -1..1; 0 -> -1 and 255 -> 1 exactly; channels_last.
@@ -66,15 +81,22 @@ class Batch:
         Raises:
             DataError: images are not uint8 (float images would be scaled twice).
         """
-        image_NCHW = to_unit_range(self.image_NCHW.to(device, non_blocking=True))
-        if flip_N is not None:
-            image_NCHW = mirror(image_NCHW, flip_N.to(device))
+        flip_N = None if flip_N is None else flip_N.to(device)
+        second = self.image_b_NCHW
         return replace(
             self,
-            image_NCHW=image_NCHW.contiguous(memory_format=torch.channels_last),
+            image_NCHW=_on_device(self.image_NCHW, device, flip_N),
+            image_b_NCHW=None if second is None else _on_device(second, device, flip_N),
             label_N=self.label_N.to(device, non_blocking=True),
             sample_N=self.sample_N.to(device, non_blocking=True),
         )
+
+
+def _on_device(image_NCHW: Tensor, device: torch.device, flip_N: Tensor | None) -> Tensor:
+    image_NCHW = to_unit_range(image_NCHW.to(device, non_blocking=True))
+    if flip_N is not None:
+        image_NCHW = mirror(image_NCHW, flip_N)
+    return image_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def to_unit_range(image_NCHW: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Everything that can be known about a folder of shards without training on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,10 @@ import numpy as np
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS, decode_into, refuse
 from bigtrain.data.header import read_header
-from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, read_rows
+from bigtrain.data.index import NO_LABEL, FolderIndex, Pairing, Rows, ShardEntry, histogram, read_rows
 from bigtrain.data.labels import NoLabelError, label_extension, read_label
 from bigtrain.data.mixing import SORTED_BELOW, label_mixing
+from bigtrain.data.pairs import SIDES
 from bigtrain.data.process import run_jobs
 from bigtrain.data.tar import IMAGE_EXTENSIONS, Member, members
 from bigtrain.data.writer import file_sha256
@@ -67,11 +68,8 @@ def check_folder(
     except DataError as error:
         return Report(None, (), 1.0, (str(error),))
     found: list[ShardReport] = []
-    for report in run_jobs(
-        partial(_check_shard, folder, _Law(index.spec, index.classes, index.labels, max_pixels, decode)),
-        index.shards,
-        jobs,
-    ):
+    law = _Law(index.stored_spec, index.pairing, index.classes, index.labels, max_pixels, decode)
+    for report in run_jobs(partial(_check_shard, folder, law), index.shards, jobs):
         found.append(report)
         if progress:
             progress(len(found), len(index.shards))
@@ -84,10 +82,16 @@ class _Law:
     """What every sample has to be, as the index says."""
 
     image: ImageSpec
+    pairing: Pairing
     classes: tuple[str, ...]
     place: str
     max_pixels: int
     decode: bool
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Which images a sample has."""
+        return SIDES if self.pairing == "members" else ("",)
 
 
 def _check_shard(folder: Path, law: _Law, entry: ShardEntry) -> ShardReport:
@@ -106,7 +110,7 @@ def _shard_faults(folder: Path, law: _Law, entry: ShardEntry) -> Iterator[str]:
     elif file_sha256(path) != entry.sha256:
         yield "its sha256 is not the one in index.json"
     try:
-        rows = read_rows(folder, entry)
+        rows = read_rows(folder, entry, law.pairing)
     except DataError as error:
         yield str(error)
         return
@@ -117,41 +121,58 @@ def _shard_faults(folder: Path, law: _Law, entry: ShardEntry) -> Iterator[str]:
 
 def _member_faults(path: Path, rows: Rows, law: _Law) -> Iterator[str]:
     places = {row["key"].decode(): place for place, row in enumerate(rows)}
-    images: set[str] = set()
+    images: set[tuple[str, str]] = set()
     labels: dict[str, bytes] = {}
     wanted = label_extension(law.place)
     try:
         for member in members(path):
-            key, extension = member.last_split
-            if key not in places:
-                key, extension = member.key, member.extension
+            key, side, extension = _named(member, places, law)
             if extension == wanted:
                 labels[key] = member.data
             elif extension in IMAGE_EXTENSIONS:
-                if key in images:
-                    yield f"sample {key!r} has two images"
-                images.add(key)
-                yield from _image_faults(key, member, rows[places[key]] if key in places else None, law)
+                if (key, side) in images:
+                    yield f"sample {key!r} has two images" + (f" .{side}." if side else "")
+                images.add((key, side))
+                row = rows[places[key]] if key in places and side in law.sides else None
+                yield from _image_faults(f"{key}.{side}" if side else key, member, _place(row, side), law)
     except DataError as error:
         yield str(error)
-    missing = [key for key in places if key not in images]
+    missing = [key for key in places if any((key, side) not in images for side in law.sides)]
     if missing:
         yield f"{len(missing)} of {len(rows)} samples of the index are not in the tar, the first is {missing[0]!r}"
     for key, place in places.items():
-        if key in images:
+        if (key, law.sides[0]) in images:
             yield from _label_faults(key, labels.get(key), int(rows[place]["label"]), law)
 
 
-def _image_faults(key: str, member: Member, row: np.void | None, law: _Law) -> Iterator[str]:
+def _named(member: Member, places: Mapping[str, int], law: _Law) -> tuple[str, str, str]:
+    """Return the key of the sample that a member belongs to, which image of a pair it is, and its extension."""
+    stem, extension = member.last_split
+    key, _, side = stem.rpartition(".")
+    if law.pairing == "members" and extension in IMAGE_EXTENSIONS and side in SIDES:
+        return key, side, extension
+    return (stem, "", extension) if stem in places else (member.key, "", member.extension)
+
+
+def _place(row: np.void | None, side: str) -> tuple[int, int, int] | None:
+    """Return offset, size and crc32 of an image as its index says."""
+    if row is None:
+        return None
+    second = "_b" if side == "b" else ""
+    return int(row[f"offset{second}"]), int(row[f"size{second}"]), int(row[f"crc32{second}"])
+
+
+def _image_faults(key: str, member: Member, place: tuple[int, int, int] | None, law: _Law) -> Iterator[str]:
     image = law.image
     where = f"sample {key!r} (offset {member.offset})"
-    if row is None:
+    if place is None:
         yield f"{where} is not in its index"
         return
-    if (member.offset, member.size) != (row["offset"], row["size"]):
-        yield f"{where} lies elsewhere than its index says ({row['offset']})"
-    if member.crc32 != row["crc32"]:
-        yield f"{where} is damaged: crc32 {member.crc32:08x} where the index says {row['crc32']:08x}"
+    offset, size, crc32 = place
+    if (member.offset, member.size) != (offset, size):
+        yield f"{where} lies elsewhere than its index says ({offset})"
+    if member.crc32 != crc32:
+        yield f"{where} is damaged: crc32 {member.crc32:08x} where the index says {crc32:08x}"
     try:
         if not law.decode:
             refuse(read_header(member.data), image, law.max_pixels)

@@ -53,30 +53,40 @@ class Parcel:
     label_N: Integers
     sample_N: Integers
     bad: tuple[BadSample, ...] = ()
+    image_b: Tensor | npt.NDArray[np.uint8] | None = None
+    """Likewise, of the second images of pairs."""
 
     @classmethod
     def of(cls, batch: Batch) -> "Parcel":
         """Pack micro-batches."""
-        image = batch.image_NCHW
-        is_small = image.nbytes <= BY_VALUE_BYTES
-        packed = image.permute(0, 2, 3, 1).contiguous().numpy() if is_small else image
-        return cls(packed, batch.label_N.numpy(), batch.sample_N.numpy(), batch.bad)
-
-    @property
-    def image_NCHW(self) -> Tensor:
-        """The pixels, not copied."""
-        return self.image if isinstance(self.image, Tensor) else torch.from_numpy(self.image).permute(0, 3, 1, 2)
+        image_b = None if batch.image_b_NCHW is None else _packed(batch.image_b_NCHW)
+        return cls(_packed(batch.image_NCHW), batch.label_N.numpy(), batch.sample_N.numpy(), batch.bad, image_b)
 
     def pin_memory(self) -> "Parcel":
         """Return the parcel with its pixels in page-locked memory (called by the DataLoader)."""
-        return replace(self, image=self.image_NCHW.pin_memory())
+        image_b = None if self.image_b is None else _pixels(self.image_b).pin_memory()
+        return replace(self, image=_pixels(self.image).pin_memory(), image_b=image_b)
 
     def unpacked(self, micro_images: int) -> tuple[Batch, ...]:
         """Return its micro-batches in order."""
-        image_NCHW, label_N, sample_N = self.image_NCHW, torch.from_numpy(self.label_N), torch.from_numpy(self.sample_N)
-        cuts = [slice(at, at + micro_images) for at in range(0, len(label_N), micro_images)]
-        batches = [Batch(image_NCHW[cut], label_N[cut], sample_N[cut]) for cut in cuts]
+        whole = Batch(
+            _pixels(self.image),
+            torch.from_numpy(self.label_N),
+            torch.from_numpy(self.sample_N),
+            image_b_NCHW=None if self.image_b is None else _pixels(self.image_b),
+        )
+        batches = [whole.part(slice(at, at + micro_images)) for at in range(0, len(whole), micro_images)]
         return replace(batches[0], bad=self.bad), *batches[1:]
+
+
+def _packed(image_NCHW: Tensor) -> Tensor | npt.NDArray[np.uint8]:
+    is_small = image_NCHW.nbytes <= BY_VALUE_BYTES
+    return image_NCHW.permute(0, 2, 3, 1).contiguous().numpy() if is_small else image_NCHW
+
+
+def _pixels(packed: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+    """Return pixels, not copied."""
+    return packed if isinstance(packed, Tensor) else torch.from_numpy(packed).permute(0, 3, 1, 2)
 
 
 class _Samples(Dataset["Parcel | Refusal"]):

@@ -64,7 +64,7 @@ class LocalFiles:
 
     def rows(self, shard: int) -> Rows:
         """Return the shard's index rows, verified."""
-        return read_rows(self.folders[shard], self.index.shards[shard])
+        return read_rows(self.folders[shard], self.index.shards[shard], self.index.pairing)
 
     def renew(self, shard: int) -> bool:
         """Return False: a damaged original has no other."""

@@ -15,7 +15,7 @@ import PIL
 
 from bigtrain.data.disk import ASIDE, write_aside
 from bigtrain.data.sources.found import Source
-from bigtrain.data.tar import image_members
+from bigtrain.data.tar import sample_members
 from bigtrain.data.writer import STEM_DIGITS, WrittenShard, file_sha256, make_rows
 from bigtrain.recipe.errors import DataError
 
@@ -94,7 +94,7 @@ def take_up(folder: Path, plan: str, number: int) -> tuple[WrittenShard, Note] |
         )
         if path.stat().st_size != note.bytes or file_sha256(path) != note.sha256:
             return None
-        rows = make_rows(list(image_members(path)), note.labels)
+        rows = make_rows(list(sample_members(path)), note.labels)
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
     return WrittenShard(path, rows, note.bytes, note.sha256), note

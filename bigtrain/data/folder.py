@@ -1,12 +1,15 @@
 """A folder of images, with or without classes, as shards."""
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from bigtrain.data.index import NO_LABEL
 from bigtrain.data.labels import KEEP_UNLABELLED
 from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format
-from bigtrain.data.sources.found import IMAGE_SUFFIXES, Found, Source, by_suffix, is_image
+from bigtrain.data.pairs import SIDES
+from bigtrain.data.sources.found import IMAGE_SUFFIXES, Found, Source, by_suffix, is_image, some
 from bigtrain.data.sources.named import read_named, with_labels
 from bigtrain.recipe.errors import DataError, UsageError
 
@@ -59,6 +62,60 @@ def find(source: Path, labels: str = "folders", keep_unlabelled: bool = False) -
     if labels not in LABELS:
         raise UsageError(f"--labels is {labels!r}; choose one of {', '.join(LABELS)}, csv:FILE, json:FILE")
     return LABELS[labels](source, keep_unlabelled)
+
+
+def find_pairs(source: Path, pairs: str, labels: str = "none", keep_unlabelled: bool = False) -> Found:
+    """Return the pairs of images under `source`.
+
+    Args:
+        source: the folder.
+        pairs: "folders": an image in `source/a` and the one of the same name in `source/b`; suffixes may differ.
+            "halves": the left and the right half of each image in it.
+        labels: as `find` takes them, of the first images.
+        keep_unlabelled: likewise.
+
+    Raises:
+        UsageError: `labels` is none that is known.
+        DataError: no images, labels that do not fit, or an image without a partner.
+    """
+    return PAIRS[pairs](source, labels, keep_unlabelled)
+
+
+def _in_halves(source: Path, labels: str, keep_unlabelled: bool) -> Found:
+    kind = "folder of images, whose left and right halves are pairs"
+    return replace(find(source, labels, keep_unlabelled), kind=kind, pairing="halves")
+
+
+def _in_two_folders(source: Path, labels: str, keep_unlabelled: bool) -> Found:
+    folders = [source / side for side in SIDES]
+    if not all(folder.is_dir() for folder in folders):
+        raise DataError(
+            f"{source} does not hold the folders {' and '.join(SIDES)}, in which images of one name are a pair; name "
+            "the folder that does, or cut images in two with --pairs halves"
+        )
+    found, others = find(folders[0], labels, keep_unlabelled), find_unlabelled(folders[1])
+    first, second = (_by_name(folder, each.sources) for folder, each in zip(folders, (found, others), strict=True))
+    lone = [source.path for name, source in first.items() if name not in second]
+    lone += [source.path for name, source in second.items() if name not in first]
+    if lone:
+        raise DataError(f"{len(lone)} images in {source} have no partner of their name: {some(lone)}; add or remove it")
+    sources = [replace(one, second=second[name]) for name, one in first.items()]
+    other_files = dict(Counter(found.other_files) + Counter(others.other_files))
+    kind = "two folders of images, paired by name"
+    return replace(found, sources=sources, other_files=other_files, kind=kind, pairing="members")
+
+
+def _by_name(folder: Path, sources: list[Source]) -> dict[str, Source]:
+    """Return images by their names in a folder without the suffix, in their order."""
+    named: dict[str, Source] = {}
+    for source in sources:
+        other = named.setdefault(source.path.relative_to(folder).with_suffix("").as_posix(), source)
+        if other is not source:
+            raise DataError(f"{source.path} and {other.path} have one name, so a pair could be either; rename one")
+    return named
+
+
+PAIRS: dict[str, Callable[[Path, str, bool], Found]] = {"folders": _in_two_folders, "halves": _in_halves}
 
 
 def find_classes(source: Path, keep_unlabelled: bool = False) -> Found:

@@ -19,6 +19,7 @@ from bigtrain.data.index import (
     INDEX_NAME,
     NO_LABEL,
     FolderIndex,
+    Pairing,
     ShardEntry,
     histogram,
     row_type,
@@ -30,6 +31,7 @@ from bigtrain.data.labels import (
     label_extension,
     numbers_of,
 )
+from bigtrain.data.pairs import IMAGES_EACH
 from bigtrain.data.process import run_jobs
 from bigtrain.data.tar import IMAGE_EXTENSIONS
 from bigtrain.data.walk import REWRITE, Found, IndexOptions, Walked, walk
@@ -121,10 +123,11 @@ def _write(folder: Path, walked: list[Walked], options: IndexOptions) -> IndexRe
             f"{folder}: no shard of {len(walked)} holds an image ({', '.join(IMAGE_EXTENSIONS)}); its members are "
             f"{dict(left_out)}"
         )
-    header = _one_form(folder, filled)
+    header, pairing = _one_form(folder, filled), one_pairing(folder, filled, options)
+    width = header.width // IMAGES_EACH[pairing] if pairing == "halves" else header.width
     classes = label_all(folder, filled, options, left_out)
     index = FolderIndex(
-        resolution=(header.height, header.width),
+        resolution=(header.height, width),
         channels=header.channels,  # type: ignore[arg-type]
         image_format=header.kind,  # type: ignore[arg-type]
         classes=classes,
@@ -133,9 +136,10 @@ def _write(folder: Path, walked: list[Walked], options: IndexOptions) -> IndexRe
         source=SOURCE,
         shards=(),
         labels=options.place,
+        pairing=pairing,
     )
     numbers = numbers_of(classes)
-    index = index.model_copy(update={"shards": tuple(_entry(folder, shard, numbers) for shard in filled)})
+    index = index.model_copy(update={"shards": tuple(_entry(folder, shard, numbers, pairing) for shard in filled)})
     found = index.problems()
     if found:
         raise DataError(f"{folder}: {found[0]}; {REWRITE}")
@@ -150,14 +154,41 @@ def _one_form(folder: Path, walked: list[Walked]) -> Header:
         DataError: they differ in size or channels; names the first that differs.
     """
     first = walked[0].samples[0].header
-    for shard, sample in _samples(walked):
-        header = sample.header
+    for shard, sample, header in _headers(walked):
         if (header.width, header.height, header.channels) != (first.width, first.height, first.channels):
             raise DataError(
                 f"{folder}: images differ: the first is {_form(first)}, and sample {sample.key!r} of shard {shard} is "
                 f"{_form(header)}; {REWRITE}"
             )
     return first
+
+
+def one_pairing(folder: Path, walked: list[Walked], options: IndexOptions) -> Pairing:
+    """Return what samples are.
+
+    Raises:
+        DataError: pairs in some shards and single images in others, or images that cannot be cut in halves.
+    """
+    if options.pairing == "halves":
+        width = walked[0].samples[0].header.width
+        if width % 2:
+            raise DataError(
+                f"{folder}: images are {width} pixels wide, which is odd, so they have no halves; write them with an "
+                "even width by `bigtrain shards resize`"
+            )
+        return "halves"
+    paired = {shard.samples[0].second is not None: shard.name for shard in walked}
+    if len(paired) > 1:
+        raise DataError(
+            f"{folder}: shard {paired[True]} holds pairs and shard {paired[False]} single images; move one kind into "
+            "a folder of its own"
+        )
+    if options.pairing == "members" and False in paired:
+        raise DataError(
+            f"{folder}: shard {paired[False]} holds single images, not pairs named KEY.a.png and KEY.b.png; leave "
+            "--pairs members out"
+        )
+    return "members" if True in paired else "none"
 
 
 def _form(header: Header) -> str:
@@ -196,12 +227,20 @@ def _samples(walked: list[Walked]) -> Iterator[tuple[str, Found]]:
     return ((shard.name, sample) for shard in walked for sample in shard.samples)
 
 
-def _entry(folder: Path, shard: Walked, numbers: dict[str, int]) -> ShardEntry:
-    rows = np.empty(len(shard.samples), dtype=row_type(max(len(sample.key.encode()) for sample in shard.samples)))
+def _headers(walked: list[Walked]) -> Iterator[tuple[str, Found, Header]]:
+    return ((shard, sample, image.header) for shard, sample in _samples(walked) for image in sample.images)
+
+
+def _entry(folder: Path, shard: Walked, numbers: dict[str, int], pairing: Pairing) -> ShardEntry:
+    key_bytes = max(len(sample.key.encode()) for sample in shard.samples)
+    rows = np.empty(len(shard.samples), dtype=row_type(key_bytes, pairing))
     for row, sample in zip(rows, shard.samples, strict=True):
         label = NO_LABEL if sample.label is None else numbers[str(sample.label)]
         row["offset"], row["size"], row["crc32"] = sample.offset, sample.size, sample.crc32
         row["label"], row["key"] = label, sample.key.encode()
+        if sample.second is not None:
+            second = sample.second
+            row["offset_b"], row["size_b"], row["crc32_b"] = second.offset, second.size, second.crc32
     counts = histogram(rows["label"])
     draft = {"name": shard.name, "bytes": shard.bytes, "sha256": shard.sha256, "samples": len(rows)}
     try:

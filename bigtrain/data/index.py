@@ -26,6 +26,10 @@ INDEX_VERSION = 1
 CLS_NUMBERS = "cls"  # labels are numbers in `.cls` members, as bigtrain writes them
 NO_LABEL = -1  # label of a sample that has none
 
+Pairing = Literal["none", "members", "halves"]
+"""What a sample is in the tars: one image; a pair of images, `KEY.a.png` and `KEY.b.png`; a pair, the left and the
+right half of one image."""
+
 Rows = npt.NDArray[np.void]
 """Structured rows of a shard's index, see `row_type`."""
 
@@ -34,11 +38,16 @@ _Side = Annotated[int, Field(ge=1)]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-def row_type(key_bytes: int) -> np.dtype[np.void]:
-    """Return the type of one row for keys of at most `key_bytes` UTF-8 bytes; integers are little-endian on disk."""
-    return np.dtype(
-        [("offset", "<i8"), ("size", "<i8"), ("crc32", "<u4"), ("label", "<i4"), ("key", f"S{max(key_bytes, 1)}")]
-    )
+_SECOND = [("offset_b", "<i8"), ("size_b", "<i8"), ("crc32_b", "<u4")]
+
+
+def row_type(key_bytes: int, pairing: Pairing = "none") -> np.dtype[np.void]:
+    """Return the type of one row for keys of at most `key_bytes` UTF-8 bytes; integers are little-endian on disk.
+
+    The rows of pairs by members end with the place and crc32 of the second image.
+    """
+    fields = [("offset", "<i8"), ("size", "<i8"), ("crc32", "<u4"), ("label", "<i4"), ("key", f"S{max(key_bytes, 1)}")]
+    return np.dtype(fields + (_SECOND if pairing == "members" else []))
 
 
 class _Frozen(BaseModel):
@@ -67,7 +76,7 @@ class FolderIndex(_Frozen):
     format: Literal["bigtrain-shards"] = "bigtrain-shards"
     version: Literal[1] = 1
     resolution: tuple[_Side, _Side]
-    """Height and width in pixels, of every image."""
+    """Height and width in pixels, of every image; where pairs are stored as halves, of a half."""
     channels: Literal[1, 3, 4]
     image_format: Literal["jpg", "png", "webp"]
     classes: tuple[str, ...]
@@ -81,11 +90,20 @@ class FolderIndex(_Frozen):
     shards: tuple[ShardEntry, ...]
     labels: str = CLS_NUMBERS
     """Where the tars keep labels, see `bigtrain.data.labels`; left out of the file where it is this default."""
+    pairing: Pairing = "none"
+    """What a sample is; left out of the file where it is this default."""
 
     @property
     def spec(self) -> ImageSpec:
         """The images as networks and metrics know them."""
         return ImageSpec.of_size(self.resolution, self.channels, len(self.classes))
+
+    @property
+    def stored_spec(self) -> ImageSpec:
+        """The images as they lie in the tars."""
+        height, width = self.resolution
+        size = (height, 2 * width) if self.pairing == "halves" else (height, width)
+        return ImageSpec.of_size(size, self.channels, len(self.classes))
 
     @property
     def num_samples(self) -> int:
@@ -101,6 +119,8 @@ class FolderIndex(_Frozen):
         record = self.model_dump(mode="json")
         if self.labels == CLS_NUMBERS:
             del record["labels"]  # an index written before there was a choice stays what it was, to its sha256
+        if self.pairing == "none":
+            del record["pairing"]  # likewise
         return record
 
     def content_sha256(self) -> str:
@@ -220,8 +240,13 @@ def write_rows(path: Path, rows: Rows) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_rows(folder: Path, entry: ShardEntry) -> Rows:
+def read_rows(folder: Path, entry: ShardEntry, pairing: Pairing = "none") -> Rows:
     """Map a shard's rows into memory, after checking that they are the ones that were written.
+
+    Args:
+        folder: of the shard.
+        entry: of the shard.
+        pairing: what `index.json` says samples are.
 
     Returns:
         rows, shape [samples], read-only.
@@ -229,10 +254,10 @@ def read_rows(folder: Path, entry: ShardEntry) -> Rows:
     Raises:
         DataError: missing, damaged, or of another shape than `index.json` says.
     """
-    return map_rows(folder / entry.index_name, entry)
+    return map_rows(folder / entry.index_name, entry, pairing)
 
 
-def map_rows(path: Path, entry: ShardEntry) -> Rows:
+def map_rows(path: Path, entry: ShardEntry, pairing: Pairing = "none") -> Rows:
     """Map the file that holds a shard's rows into memory, as `read_rows` does, whatever its name.
 
     Raises:
@@ -252,13 +277,16 @@ def map_rows(path: Path, entry: ShardEntry) -> Rows:
         rows: Rows = np.lib.format.open_memmap(path, mode="r")  # unpickles nothing
     except (ValueError, EOFError) as error:
         raise DataError(f"{path} holds no rows ({' '.join(str(error).split())}); {way_out}") from error
-    is_sound = rows.dtype.names == row_type(1).names and rows.dtype == row_type(rows.dtype["key"].itemsize)
+    is_sound = rows.dtype.names == row_type(1, pairing).names and rows.dtype == row_type(
+        rows.dtype["key"].itemsize, pairing
+    )
     if rows.shape != (entry.samples,) or not is_sound:
         raise DataError(f"{path} holds {rows.shape} rows of {rows.dtype}, not {entry.samples} samples; {way_out}")
-    offset_N, size_N = rows["offset"], rows["size"]
-    outside = (offset_N < 0) | (size_N < 0) | (size_N > entry.bytes) | (offset_N > entry.bytes - size_N)
-    if outside.any():
-        raise DataError(f"{path} places sample {int(outside.argmax())} outside of shard {entry.name}; {way_out}")
+    for second in ("", "_b") if pairing == "members" else ("",):
+        offset_N, size_N = rows[f"offset{second}"], rows[f"size{second}"]
+        outside = (offset_N < 0) | (size_N < 0) | (size_N > entry.bytes) | (offset_N > entry.bytes - size_N)
+        if outside.any():
+            raise DataError(f"{path} places sample {int(outside.argmax())} outside of shard {entry.name}; {way_out}")
     return rows
 
 

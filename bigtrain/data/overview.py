@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from bigtrain.data.disk import write_aside
 from bigtrain.data.index import NO_LABEL, add_histograms
@@ -50,7 +51,8 @@ def draw_overview(folder: Path, path: Path, seed: int = 0) -> None:
 
 def _grid(shards: ShardSet, seed: int) -> Image.Image:
     chosen = permutation(shards.num_samples, "overview", seed)[: GRID * GRID]
-    tile_height, tile_width = tile = _tile(shards.spec.size)
+    tile_height, tile_width = _tile(shards.spec.size)
+    tile_width *= shards.images_each
     columns = min(GRID, len(chosen))
     rows = -(-len(chosen) // columns)
     sheet = Image.new("RGB", (GAP + columns * (tile_width + GAP), GAP + rows * (tile_height + TEXT + GAP)), "white")
@@ -59,7 +61,7 @@ def _grid(shards: ShardSet, seed: int) -> Image.Image:
         left = GAP + at % columns * (tile_width + GAP)
         top = GAP + at // columns * (tile_height + TEXT + GAP)
         try:
-            image, label = _sample(shards, number, tile)
+            image, label = _sample(shards, number)
             sheet.paste(image, (left, top))
             name = _name(shards, label)
         except DataError:
@@ -88,15 +90,24 @@ def _tile(size: Size) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _sample(shards: ShardSet, number: int, tile: Size) -> tuple[Image.Image, int]:
-    batch = shards.load([number])
-    pixels_HWC = batch.image_NCHW[0].permute(1, 2, 0).numpy()
+def _sample(shards: ShardSet, number: int) -> tuple[Image.Image, int]:
+    """Return the picture of a sample, of a pair with the second image beside the first, and its label."""
+    batch, (height, width) = shards.load([number]), _tile(shards.spec.size)
+    images = [image_NCHW[0] for image_NCHW in (batch.image_NCHW, batch.image_b_NCHW) if image_NCHW is not None]
+    sheet = Image.new("RGB", (width * len(images), height))
+    for at, image_CHW in enumerate(images):
+        sheet.paste(_picture(image_CHW, (height, width)), (width * at, 0))
+    return sheet, int(batch.label_N[0])
+
+
+def _picture(image_CHW: Tensor, tile: Size) -> Image.Image:
+    pixels_HWC = image_CHW.permute(1, 2, 0).numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[..., 0]))
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     height, width = tile
     resample = Image.Resampling.NEAREST if image.width <= width else Image.Resampling.BOX
-    return image.convert("RGB").resize((width, height), resample), int(batch.label_N[0])
+    return image.convert("RGB").resize((width, height), resample)
 
 
 def _bars(shards: ShardSet) -> Image.Image:
@@ -108,7 +119,8 @@ def _bars(shards: ShardSet) -> Image.Image:
     start = 2 * GAP + math.ceil(max((font.getlength(name) for name in cut), default=0))
     sheet = Image.new("RGB", (start + BAR_WIDTH + COUNT_WIDTH, 3 * BAR + BAR * (len(shown) + 1)), "white")
     draw = ImageDraw.Draw(sheet)
-    heading = f"{shards.index.num_samples} images of {shards.index.resolution[1]}x{shards.index.resolution[0]}"
+    things = "images" if shards.images_each == 1 else "pairs of images"
+    heading = f"{shards.index.num_samples} {things} of {shards.index.resolution[1]}x{shards.index.resolution[0]}"
     draw.text((GAP, GAP), f"{heading}, {len(names)} classes" if names else f"{heading}, no labels", fill=INK, font=font)
     if count_K:
         spread = (

@@ -3,22 +3,22 @@
 What goes into which shard is fixed before any process starts: images permuted by the seed, and cut by count.
 """
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
+from bigtrain.data.duplicates import Duplicate, digest_of, find_duplicates, without_duplicates
 from bigtrain.data.finished import Note, note_path, plan_hash, remove_other_plans, take_up, write_note
-from bigtrain.data.index import FolderIndex
+from bigtrain.data.index import FolderIndex, Pairing
+from bigtrain.data.pairs import IMAGES_EACH
 from bigtrain.data.parts import Part
-from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, Size, encode, fit, is_enlarged, read_image
+from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, Size, encode, fit, halves, is_enlarged, read_image
 from bigtrain.data.process import run_jobs
 from bigtrain.data.shuffle import permutation
 from bigtrain.data.sources.found import Found, Opener, Source
@@ -29,8 +29,6 @@ PROBED_IMAGES = 64  # encoded once more beforehand to learn the mean size
 TAR_OVERHEAD_BYTES = 2048  # two headers, a label and padding
 MEGABYTE = 1_000_000
 NAMED_REJECTIONS = 5  # in the message
-DIGEST_BYTES = 16
-DIGESTED_TOGETHER = 64  # images handed to a process at once
 _END = Source(Path(), 0, ("end of a shard",))  # cuts are part of a plan
 
 
@@ -68,15 +66,6 @@ class Rejection:
 
     path: Path
     reason: str
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """An image and the first one of the same content."""
-
-    path: Path
-    first: Path
-    same_label: bool
 
 
 @dataclass(frozen=True)
@@ -153,12 +142,12 @@ def pack(
     plan = _plan(found, options)
     plan = options.part.of(plan) if options.part else plan
     num_sources = sum(len(job.sources) for job in plan)
-    facts = replace(options, skip_bad=False, duplicates="keep"), found.classes, found.kind
-    name = plan_hash(facts, (source for job in plan for source in (*job.sources, _END)))
+    facts = replace(options, skip_bad=False, duplicates="keep"), found.classes, found.kind, found.pairing
+    name = plan_hash(facts, (image for job in plan for source in (*job.sources, _END) for image in source.images))
     with writing(folder):
         remove_other_plans(folder, name)
         done: list[_Done] = []
-        for result in run_jobs(partial(_write_one, folder, options, found.open, name), plan, jobs):
+        for result in run_jobs(partial(_write_one, folder, options, replace(found, sources=[]), name), plan, jobs):
             done.append(result)
             if progress:
                 progress(sum(len(job.sources) for job in plan[: len(done)]), num_sources)
@@ -190,41 +179,11 @@ def _duplicates(plan: list[_Job], done: list[_Done]) -> tuple[Duplicate, ...]:
     return find_duplicates(sorted(pairs, key=lambda pair: str(pair[0].path)))
 
 
-def find_duplicates(pairs: Iterable[tuple[Source, str]]) -> tuple[Duplicate, ...]:
-    """Return every source whose digest an earlier one has; an empty digest equals none."""
-    first: dict[str, Source] = {}
-    found = []
-    for source, digest in pairs:
-        earlier = first.setdefault(digest, source)
-        if digest and earlier is not source:
-            found.append(Duplicate(source.path, earlier.path, earlier.label == source.label))
-    return tuple(found)
-
-
-def without_duplicates(found: Found, jobs: int) -> tuple[Found, tuple[Duplicate, ...]]:
-    """Read every source once and return the first of each content, and the others."""
-    digests = list(run_jobs(partial(_digest_of, found.open), found.sources, jobs, chunk=DIGESTED_TOGETHER))
-    dropped = find_duplicates(zip(found.sources, digests, strict=True))
-    gone = {duplicate.path for duplicate in dropped}
-    return replace(found, sources=[source for source in found.sources if source.path not in gone]), dropped
-
-
-def _digest_of(opener: Opener, source: Source) -> str:
-    try:
-        return _digest(opener(source))
-    except (ValueError, OSError):
-        return ""  # reported with its reason when its shard is written
-
-
-def _digest(data: bytes | Image.Image) -> str:
-    content = data if isinstance(data, bytes) else f"{data.mode} {data.size} ".encode() + data.tobytes()
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-
-
 def _plan(found: Found, options: PackOptions) -> list[_Job]:
     sources = found.sources
     order = permutation(len(sources), "folder", options.seed)
-    sample_bytes = _mean_bytes([sources[at] for at in order[:PROBED_IMAGES]], found.open, options) + TAR_OVERHEAD_BYTES
+    overhead_bytes = TAR_OVERHEAD_BYTES * IMAGES_EACH[found.pairing]
+    sample_bytes = _mean_bytes([sources[at] for at in order[:PROBED_IMAGES]], found, options) + overhead_bytes
     num_shards = math.ceil(len(sources) * sample_bytes / (options.shard_mb * MEGABYTE))
     jobs, first_key = [], 0
     for number, part in enumerate(np.array_split(order, min(num_shards, len(sources)))):
@@ -233,24 +192,50 @@ def _plan(found: Found, options: PackOptions) -> list[_Job]:
     return jobs
 
 
-def _mean_bytes(probes: list[Source], opener: Opener, options: PackOptions) -> float:
+def _mean_bytes(probes: list[Source], found: Found, options: PackOptions) -> float:
     sizes = []
     for probe in probes:
         try:
-            sizes.append(len(_encode(opener(probe), options)[0]))
-        except (ValueError, OSError):
+            sizes.append(_take(probe, found.open, found.pairing, options).bytes)
+        except _RejectedError:
             continue  # reported with its reason when its shard is written
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _encode(data: bytes | Image.Image, options: PackOptions) -> tuple[bytes, Size]:
-    """Return the sample and the height and width of its source."""
-    image = read_image(data, options.channels, options.max_pixels)
-    fitted = fit(image, options.size, options.fit, options.filter)
-    return encode(fitted, options.image_format, options.quality), (image.height, image.width)
+class _RejectedError(Exception):
+    """A file cannot become a sample, or a part of one: its path and why."""
 
 
-def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, job: _Job) -> _Done:
+@dataclass(frozen=True)
+class _Taken:
+    """A source as a sample: its one or two images as they are stored."""
+
+    stored: tuple[bytes, ...]
+    sizes: tuple[Size, ...]
+    """Height and width of each before it was fitted."""
+    digest: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.stored))
+
+
+def _take(source: Source, opener: Opener, pairing: Pairing, options: PackOptions) -> _Taken:
+    contents, sizes, stored = [], [], []
+    for one in source.images:
+        try:
+            contents.append(opener(one))
+            image = read_image(contents[-1], options.channels, options.max_pixels)
+            for part in halves(image) if pairing == "halves" else (image,):
+                sizes.append((part.height, part.width))
+                fitted = fit(part, options.size, options.fit, options.filter)
+                stored.append(encode(fitted, options.image_format, options.quality))
+        except (ValueError, OSError) as error:
+            raise _RejectedError(str(one.path), str(error)) from error
+    return _Taken(tuple(stored), tuple(sizes), digest_of(contents))
+
+
+def _write_one(folder: Path, options: PackOptions, found: Found, plan: str, job: _Job) -> _Done:
     earlier = take_up(folder, plan, job.number)
     if earlier is not None:
         return _Done(*earlier, taken_up=True)
@@ -263,15 +248,15 @@ def _write_one(folder: Path, options: PackOptions, opener: Opener, plan: str, jo
         for source in job.sources:
             digests.append("")
             try:
-                content = opener(source)
-                data, size = _encode(content, options)
-            except (ValueError, OSError) as error:
-                rejections.append((str(source.path), str(error)))
+                taken = _take(source, found.open, found.pairing, options)
+            except _RejectedError as error:
+                rejections.append(error.args)
                 continue
-            digests[-1] = _digest(content)
-            sizes[size] += 1
+            digests[-1] = taken.digest
+            sizes.update(taken.sizes)
             labels.append(source.label)
-            yield Encoded(data, source.label)
+            first, *second = taken.stored
+            yield Encoded(first, source.label, *second)
 
     shard = write_shard(folder, job.number, job.first_key, options.image_format, samples(), f"{plan}-")
     note = Note(
@@ -301,6 +286,7 @@ def _index(options: PackOptions, found: Found) -> FolderIndex:
             "seed": options.seed,
             "source": found.kind,
             "shards": (),
+            "pairing": "none" if found.pairing == "none" else "members",
         }
     )
 

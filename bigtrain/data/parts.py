@@ -82,7 +82,7 @@ def merge(folder: Path) -> FolderIndex:
                 _link(part / entry.name, aside)
                 if aside.stat().st_size != entry.bytes:
                     raise DataError(f"shard {part / entry.name} is not {entry.bytes} bytes long; pack {part} again")
-                rows = np.array(read_rows(part, entry))
+                rows = np.array(read_rows(part, entry, index.pairing))
                 written.append(WrittenShard(aside, rows, entry.bytes, entry.sha256))
         return commit(folder, whole, written)
 

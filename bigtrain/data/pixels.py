@@ -88,6 +88,18 @@ def _to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(MODES[channels])
 
 
+def halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """Cut an image in the middle; return its left and right half.
+
+    Raises:
+        ValueError: its width is odd.
+    """
+    if image.width % 2:
+        raise ValueError(f"is {image.width} pixels wide, an odd number, so it has no halves")
+    middle = image.width // 2
+    return image.crop((0, 0, middle, image.height)), image.crop((middle, 0, image.width, image.height))
+
+
 def fit(image: Image.Image, size: Size, how: str, resize_filter: str) -> Image.Image:
     """Bring an image to a size.
 

@@ -117,7 +117,7 @@ def _joined(folders: Sequence[_Folder]) -> FolderIndex:
     """Return one index of all folders' shards, in the order in which the folders are named."""
     first = folders[0]
     for other in folders[1:]:
-        for what in ("resolution", "channels", "classes"):
+        for what in ("resolution", "channels", "classes", "pairing"):
             ours, theirs = getattr(first.index, what), getattr(other.index, what)
             if ours != theirs:
                 raise DataError(

@@ -27,13 +27,15 @@ class DamagedError(DataError):
 
 @dataclass(frozen=True)
 class Sample:
-    """The bytes of one image as stored, its label, and where they lie."""
+    """The bytes of one image, or of two, as stored, the label, and where the first lies."""
 
     data: bytes
     label: int
     shard: str
     key: str
     offset: int
+    data_b: bytes | None = None
+    """Of the second image of a pair by members."""
 
     @property
     def place(self) -> str:
@@ -61,6 +63,15 @@ class _OpenShard:
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = None
+
+
+def _stored(descriptor: int, offset: int, size: int, crc32: int) -> tuple[bytes, str]:
+    """Return what lies at a place, and what is wrong with it; empty: it is what was written."""
+    data = os.pread(descriptor, size, offset)
+    if len(data) != size:
+        return data, f" is cut short: {len(data)} of {size} bytes"
+    found = zlib.crc32(data)
+    return data, "" if found == crc32 else f" is damaged: crc32 {found:08x} where the index says {crc32:08x}"
 
 
 class ShardReader:
@@ -120,23 +131,20 @@ class ShardReader:
         opened, where = self._opened(shard), self.files.where
         if opened.descriptor is None:
             opened.descriptor = self.files.open(shard)
-        offset, size, crc32, label, key = opened.rows[row].item()
+        offset, size, crc32, label, key, *second = opened.rows[row].item()
         shown = key.decode(errors="backslashreplace")
         name = self.index.shards[shard].name
         try:
-            data = os.pread(opened.descriptor, size, offset)
+            data, fault = _stored(opened.descriptor, offset, size, crc32)
+            data_b, fault_b = _stored(opened.descriptor, *second) if second else (None, "")
         except OSError as error:
             place = Sample(b"", label, name, shown, offset).place
             raise DamagedError(
                 f"{place} in {where} cannot be read ({error.strerror}); mend the disk or copy the shard again"
             ) from error
-        sample = Sample(data, label, name, shown, offset)
-        if len(data) != size:
-            raise BadSampleError(sample, where, f" is cut short: {len(data)} of {size} bytes", COPY_AGAIN)
-        found = zlib.crc32(data)
-        if found != crc32:
-            reason = f" is damaged: crc32 {found:08x} where the index says {crc32:08x}"
-            raise BadSampleError(sample, where, reason, COPY_AGAIN)
+        sample = Sample(data, label, name, shown, offset, data_b)
+        if fault or fault_b:
+            raise BadSampleError(sample, where, fault or f" has a second image that{fault_b}", COPY_AGAIN)
         return sample
 
     def _opened(self, shard: int) -> _OpenShard:

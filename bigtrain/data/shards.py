@@ -16,11 +16,12 @@ import torch
 
 from bigtrain.data.balance import NO_BALANCE, Balance
 from bigtrain.data.batch import Batch
-from bigtrain.data.decode import DEFAULT_MAX_PIXELS, Pixels, decode_into
+from bigtrain.data.decode import DEFAULT_MAX_PIXELS, Pixels
 from bigtrain.data.holdout import Holdout, Part
 from bigtrain.data.index import NO_LABEL, FolderIndex, add_histograms, histogram
 from bigtrain.data.occurrences import Occurrences
 from bigtrain.data.order import Balanced, Order, WindowedOrder
+from bigtrain.data.pairs import IMAGES_EACH, decode_sample
 from bigtrain.data.places import Staging, open_places
 from bigtrain.data.reader import OPEN_SHARDS, BadSampleError, Sample, ShardReader
 from bigtrain.data.shuffle import Integers
@@ -28,7 +29,7 @@ from bigtrain.data.staging.files import StagedFiles
 from bigtrain.data.staging.prefetch import StagedOrder
 from bigtrain.data.standin import StandIns, bad_sample
 from bigtrain.recipe.errors import DataError
-from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.image import ImageSpec, SampleKind
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,16 @@ class ShardSet:
     def spec(self) -> ImageSpec:
         """What every image is."""
         return self.index.spec
+
+    @property
+    def images_each(self) -> int:
+        """Images of a sample: 2 where samples are pairs."""
+        return IMAGES_EACH[self.index.pairing]
+
+    @property
+    def sample_kind(self) -> SampleKind:
+        """What a sample is."""
+        return "image" if self.images_each == 1 else "pair"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -206,38 +217,41 @@ class ShardSet:
                 replaced, see `on_error`; names shard, key and reason.
         """
         image, count, bad = self.spec, len(numbers), []
-        image_NHWC = torch.empty(count, *image.size, image.channels, dtype=torch.uint8)
-        label_N, pixels_NHWC = np.empty(count, dtype=np.int64), image_NHWC.numpy()
+        # Of pairs, the second images: tensors of their own, since each travels by itself.
+        images = [torch.empty(count, *image.size, image.channels, dtype=torch.uint8) for _ in range(self.images_each)]
+        label_N, pixels = np.empty(count, dtype=np.int64), [image_NHWC.numpy() for image_NHWC in images]
         sample_N = np.asarray(numbers, dtype=np.int64).copy()
         for place, number in enumerate(sample_N.tolist()):
             try:
-                label_N[place] = self._decode(number, pixels_NHWC[place])
+                label_N[place] = self._decode(number, [pixels_NHWC[place] for pixels_NHWC in pixels])
             except BadSampleError as error:
                 if self.on_error == "stop":
                     raise
-                sample_N[place], label_N[place] = self._stand_in(number, pixels_NHWC[place], error)
+                into = [pixels_NHWC[place] for pixels_NHWC in pixels]
+                sample_N[place], label_N[place] = self._stand_in(number, into, error)
                 bad.append(bad_sample(number, int(sample_N[place]), error))
-        return Batch(image_NHWC.permute(0, 3, 1, 2), torch.from_numpy(label_N), torch.from_numpy(sample_N), tuple(bad))
+        image_NCHW, *second = (image_NHWC.permute(0, 3, 1, 2) for image_NHWC in images)
+        return Batch(image_NCHW, torch.from_numpy(label_N), torch.from_numpy(sample_N), tuple(bad), *second)
 
     @cached_property
     def _stand_ins(self) -> StandIns:
         return StandIns(self.reader, self.parts, self.part)
 
-    def _decode(self, number: int, out_HWC: Pixels) -> int:
-        """Decode a sample into its place, and return its label."""
+    def _decode(self, number: int, images: Sequence[Pixels]) -> int:
+        """Decode a sample into its place, or its two images into theirs, and return its label."""
         sample = self._sample(number)
         try:
-            decode_into(sample.data, self.spec, out_HWC, self.max_pixels)
+            decode_sample(sample, self.index, images, self.max_pixels)
         except ValueError as error:
             way_out = "remove it at its source and write the shards again"
             raise BadSampleError(sample, self.where, f": the image {error}", way_out) from error
         return sample.label
 
-    def _stand_in(self, number: int, out_HWC: Pixels, error: BadSampleError) -> tuple[int, int]:
+    def _stand_in(self, number: int, images: Sequence[Pixels], error: BadSampleError) -> tuple[int, int]:
         """Decode the first good stand-in of a damaged sample; return its number and label."""
         for candidate in self._stand_ins.of(number):
             try:
-                return candidate, self._decode(candidate, out_HWC)
+                return candidate, self._decode(candidate, images)
             except BadSampleError:
                 continue
         raise DataError(f"{error}, since none of its shard that could stand in for it is whole") from error

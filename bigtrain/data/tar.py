@@ -90,6 +90,15 @@ def refusal(entry: tarfile.TarInfo) -> str | None:
     return None
 
 
-def image_members(path: Path) -> Iterator[Member]:
-    """Yield the images of a tar in order."""
-    return (member for member in members(path) if member.extension in IMAGE_EXTENSIONS)
+def sample_members(path: Path) -> Iterator[tuple[Member, ...]]:
+    """Yield the image of each sample of a tar that bigtrain wrote, or both images of each pair, in order."""
+    first: tuple[Member, ...] = ()
+    for member in members(path):
+        side, _, extension = member.extension.rpartition(".")
+        if extension not in IMAGE_EXTENSIONS or side not in ("", "a", "b"):
+            continue
+        if side == "a":
+            first = (member,)
+        else:
+            yield (*first, member)
+            first = ()

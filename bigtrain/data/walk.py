@@ -2,7 +2,7 @@
 
 Departs from WebDataset, which ends a key at the first dot of a name: `n01.v2.jpg` is there a field "v2.jpg" of "n01",
 and several such images become one sample. Here it is the image of "n01.v2", unless the shard has a plain `n01.jpg`
-(then it is a companion, such as a mask, and is counted as left out).
+(then it is a companion, such as a mask, and is counted as left out). `n01.a.jpg` and `n01.b.jpg` are the pair "n01".
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bigtrain.data.decode import DEFAULT_MAX_PIXELS
 from bigtrain.data.header import BYTE_BITS, Header, read_header
-from bigtrain.data.index import CLS_NUMBERS
+from bigtrain.data.index import CLS_NUMBERS, Pairing
 from bigtrain.data.labels import (
     JSON_PREFIX,
     KEEP_UNLABELLED,
@@ -20,6 +20,7 @@ from bigtrain.data.labels import (
     label_extension,
     read_label,
 )
+from bigtrain.data.pairs import SIDES
 from bigtrain.data.tar import IMAGE_EXTENSIONS, Member, members
 from bigtrain.data.writer import file_sha256
 from bigtrain.recipe.errors import DataError
@@ -39,6 +40,8 @@ class IndexOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     keep_unlabelled: bool = False
     """Whether samples without a label are kept among labelled ones."""
+    pairing: Pairing | None = None
+    """What a sample is; None: a pair where names end in `.a.` and `.b.` and an extension, else an image."""
 
     @property
     def place(self) -> str:
@@ -56,6 +59,13 @@ class Found:
     crc32: int
     header: Header
     label: RawLabel | None
+    second: "Found | None" = None
+    """The second image of a pair by members."""
+
+    @property
+    def images(self) -> "tuple[Found, ...]":
+        """This image, and the second one of a pair."""
+        return (self,) if self.second is None else (self, self.second)
 
 
 @dataclass(frozen=True)
@@ -89,17 +99,16 @@ def walk(options: IndexOptions, path: Path) -> Walked:
     """
     seen = [_see(member, options) for member in members(path)]
     plain = {one.member.key for one in seen if one.member.extension in IMAGE_EXTENSIONS}
-    images: dict[str, _Seen] = {}
+    images: dict[str, dict[str, _Seen]] = {}
     labels: dict[str, bytes] = {}
     left_out: Counter[str] = Counter()
     wanted = label_extension(options.place)
     for one in seen:
         member = one.member
-        key, extension = (member.key, member.extension) if member.key in plain else member.last_split
+        key, side, extension = _named(member, plain, options)
         if extension in IMAGE_EXTENSIONS:
-            if key in images:
+            if images.setdefault(key, {}).setdefault(side, one) is not one:
                 raise DataError(f"shard {path} has two images of sample {key!r}; give every sample a key of its own")
-            images[key] = one
         elif extension == wanted and one.text is not None:
             if key in labels:
                 raise DataError(f"shard {path} has two labels of sample {key!r}; give every sample a key of its own")
@@ -107,8 +116,55 @@ def walk(options: IndexOptions, path: Path) -> Walked:
         else:
             left_out[extension] += 1
     left_out[wanted] += len(labels.keys() - images.keys())
-    samples = tuple(_found(path, key, one, labels.get(key), options) for key, one in images.items())
+    left_out.update(_companions(images))
+    _refuse_lone(path, images)
+    samples = tuple(_sample(path, key, sides, labels.get(key), options) for key, sides in images.items())
     return Walked(path.name, path.stat().st_size, file_sha256(path), samples, dict(+left_out))
+
+
+def _named(member: Member, plain: set[str], options: IndexOptions) -> tuple[str, str, str]:
+    """Return the key of the sample that a member belongs to, which image of a pair it is ("" for none), and its
+    extension."""
+    if member.key in plain:
+        return member.key, "", member.extension
+    stem, extension = member.last_split
+    key, dot, side = stem.rpartition(".")
+    if options.pairing in (None, "members") and extension in IMAGE_EXTENSIONS and dot and side in SIDES:
+        return key, side, extension
+    return stem, "", extension
+
+
+def _companions(images: dict[str, dict[str, _Seen]]) -> Counter[str]:
+    """Take away, and count by extension, what looks like one of a pair beside a plain image of the same key."""
+    return Counter(
+        f"{side}.{sides.pop(side).member.last_split[1]}"
+        for sides in images.values()
+        for side in SIDES
+        if "" in sides and side in sides
+    )
+
+
+def _refuse_lone(path: Path, images: dict[str, dict[str, _Seen]]) -> None:
+    """Refuse pairs of which one image is missing, and single images among pairs.
+
+    Raises:
+        DataError: names the first.
+    """
+    single = next((key for key, sides in images.items() if "" in sides), None)
+    for key, sides in images.items():
+        if "" in sides:
+            continue
+        way_out = "complete the pairs at their source, or say --pairs none if these are single images"
+        if len(sides) < len(SIDES):
+            lack = next(side for side in SIDES if side not in sides)
+            raise DataError(f"shard {path}, sample {key!r} has one image of a pair and no .{lack}.; {way_out}")
+        if single is not None:
+            raise DataError(f"shard {path} holds the pair {key!r} and the single image {single!r}; {way_out}")
+
+
+def _sample(path: Path, key: str, sides: dict[str, _Seen], text: bytes | None, options: IndexOptions) -> Found:
+    first, *second = (_found(path, key, sides[side], text, options) for side in sorted(sides))
+    return replace(first, second=second[0]) if second else first
 
 
 def _see(member: Member, options: IndexOptions) -> _Seen:

@@ -1,8 +1,9 @@
 """Shards, written so that a folder holds the old data set or the new one, never a mixture.
 
-Shards are plain WebDataset tars (`000123.png` + `000123.cls`) made by `webdataset.ShardWriter` with fixed times, so
-equal input gives equal bytes. They are written aside and named after the sha256 of their content: new shards never
-overwrite different old ones, `index.json` is renamed into place last, and only then do the old shards go.
+Shards are plain WebDataset tars (`000123.png` + `000123.cls`; of a pair `000123.a.png` + `000123.b.png`) made by
+`webdataset.ShardWriter` with fixed times, so equal input gives equal bytes. They are written aside and named after the
+sha256 of their content: new shards never overwrite different old ones, `index.json` is renamed into place last, and
+only then do the old shards go.
 """
 
 import hashlib
@@ -17,8 +18,8 @@ import numpy as np
 import webdataset
 
 from bigtrain.data.disk import ASIDE, only_writer, sync_folder
-from bigtrain.data.index import NO_LABEL, FolderIndex, Rows, ShardEntry, histogram, row_type, write_rows
-from bigtrain.data.tar import Member, image_members
+from bigtrain.data.index import NO_LABEL, FolderIndex, Pairing, Rows, ShardEntry, histogram, row_type, write_rows
+from bigtrain.data.tar import Member, sample_members
 from bigtrain.recipe.errors import DataError
 
 KEY_DIGITS = 6
@@ -32,6 +33,19 @@ class Encoded:
 
     data: bytes
     label: int
+    data_b: bytes | None = None
+    """The second image of a pair."""
+
+    def record(self, key: int, extension: str) -> dict[str, Any]:
+        """Return the sample as ShardWriter takes it."""
+        record: dict[str, Any] = {"__key__": f"{key:0{KEY_DIGITS}d}"}
+        if self.data_b is None:
+            record[extension] = self.data
+        else:
+            record |= {f"a.{extension}": self.data, f"b.{extension}": self.data_b}
+        if self.label != NO_LABEL:
+            record["cls"] = str(self.label).encode()
+        return record
 
 
 @dataclass(frozen=True)
@@ -90,22 +104,22 @@ def write_shard(
             encoder=False,
         ) as writer:
             for key, sample in enumerate(samples, start=first_key):
-                record: dict[str, Any] = {"__key__": f"{key:0{KEY_DIGITS}d}", extension: sample.data}
-                if sample.label != NO_LABEL:
-                    record["cls"] = str(sample.label).encode()
-                writer.write(record)
+                writer.write(sample.record(key, extension))
                 labels.append(sample.label)
         stream.flush()
         os.fsync(stream.fileno())
-    rows = make_rows(list(image_members(path)), labels)
+    rows = make_rows(list(sample_members(path)), labels)
     return WrittenShard(path, rows, path.stat().st_size, file_sha256(path))
 
 
-def make_rows(members: Sequence[Member], labels: Sequence[int]) -> Rows:
-    """Return the index rows of a shard's images, in the order of the tar."""
-    rows = np.empty(len(members), dtype=row_type(max((len(member.key.encode()) for member in members), default=1)))
-    for row, (member, label) in enumerate(zip(members, labels, strict=True)):
-        rows[row] = (member.offset, member.size, member.crc32, label, member.key.encode())
+def make_rows(samples: Sequence[tuple[Member, ...]], labels: Sequence[int]) -> Rows:
+    """Return the index rows of a shard's samples, in the order of the tar; each has one image, or each has two."""
+    key_bytes = max((len(sample[0].key.encode()) for sample in samples), default=1)
+    pairing: Pairing = "members" if samples and len(samples[0]) > 1 else "none"
+    rows = np.empty(len(samples), dtype=row_type(key_bytes, pairing))
+    for row, ((member, *second), label) in enumerate(zip(samples, labels, strict=True)):
+        places = [(each.offset, each.size, each.crc32) for each in second]
+        rows[row] = (member.offset, member.size, member.crc32, label, member.key.encode(), *sum(places, ()))
     return rows
 
 
@@ -131,7 +145,7 @@ def commit(folder: Path, index: FolderIndex, written: Sequence[WrittenShard]) ->
             name=name,
             bytes=shard.bytes,
             sha256=shard.sha256,
-            index_sha256=write_rows(folder / index_name, shard.rows),
+            index_sha256=write_rows(folder / index_name, _rows(shard, index)),
             samples=len(shard.rows),
             class_histogram=histogram(shard.rows["label"]),
         )
@@ -149,6 +163,11 @@ def commit(folder: Path, index: FolderIndex, written: Sequence[WrittenShard]) ->
     complete.write(folder)
     remove_unlisted(folder, complete)
     return complete
+
+
+def _rows(shard: WrittenShard, index: FolderIndex) -> Rows:
+    """Return the rows of a shard; an empty one does not show by itself whether its samples would be pairs."""
+    return shard.rows if len(shard.rows) else np.empty(0, dtype=row_type(1, index.pairing))
 
 
 def remove_unlisted(folder: Path, index: FolderIndex) -> None:

@@ -149,7 +149,12 @@ class Engine:
     def _on_device(self, batch: Batch, draws: Draws) -> Batch:
         flip_N = draws.uniform("flip") < 0.5 if self.settings.mirror else None
         real = batch.on_device(self.device, flip_N)
-        return replace(real, image_NCHW=faults.spoil("data", real.image_NCHW.to(self.settings.dtype)))
+        second = real.image_b_NCHW
+        return replace(
+            real,
+            image_NCHW=faults.spoil("data", real.image_NCHW.to(self.settings.dtype)),
+            image_b_NCHW=None if second is None else second.to(self.settings.dtype),
+        )
 
     def _play_micro_batch(
         self, turn: Turn, number: int, micro_index: int, is_last: bool, batch: Batch | None, progress: Progress

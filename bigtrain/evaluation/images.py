@@ -105,6 +105,11 @@ class Shards:
     def __init__(self, place: str, shards: ShardSet | None = None) -> None:
         self.place = place
         self.shards = ShardSet.open(place) if shards is None else shards
+        if self.shards.sample_kind != "image":
+            raise DataError(
+                f"{place} holds pairs of images, and figures are those of single ones; write one of both as shards of "
+                "its own with `bigtrain shards folder`"
+            )
         self._numbers = self.shards.numbers()
 
     @property

@@ -27,6 +27,7 @@ from bigtrain.losses.adversarial import OBJECTIVES
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.errors import RecipeError
+from bigtrain.recipe.image import SampleKind
 from bigtrain.recipe.progress import Progress
 from bigtrain.recipe.settings import Settings
 from bigtrain.sampling.truncation import Truncation
@@ -38,6 +39,7 @@ Networks = Mapping[str, nn.Module]
 class NoiseToImageSettings(Settings):
     """Settings of the noise-to-image game."""
 
+    takes: ClassVar[SampleKind] = "image"
     players: ClassVar[dict[str, tuple[str, ...]]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
     takes_unlabelled: ClassVar[bool] = False
     """Whether the game learns from images without a label (-1) among labelled ones; others are not given such data."""

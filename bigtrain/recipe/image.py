@@ -1,7 +1,10 @@
 """What images of a run are: the one fact that data, networks and metrics share."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
+
+SampleKind = Literal["image", "pair", "unpaired"]
+"""What a sample of training is: an image, two images that belong together, or one image of each of two sets."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
+from bigtrain.recipe.image import SampleKind
 from bigtrain.recipe.layout import Layout
 from bigtrain.training.damage import Damage
 from bigtrain.training.health.rollback import take_up_rollbacks
@@ -33,6 +34,12 @@ from bigtrain.training.retention import WatchedRetention
 from bigtrain.training.run import Hook, Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore
+
+SAMPLES: dict[SampleKind, str] = {
+    "image": "single images",
+    "pair": "pairs of images",
+    "unpaired": "two sets of images",
+}
 
 
 def tracker_names(recipe: Recipe) -> tuple[str, ...]:
@@ -58,6 +65,12 @@ def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
                 f"image.{key}: {ours} in the recipe, but the shards in {recipe.data.shards} hold {theirs}; "
                 f"set image.{key}={theirs}, or point data.shards at other shards"
             )
+    taken, given = recipe.game.takes, shards.sample_kind
+    if taken != given:
+        raise DataError(
+            f"game.kind: {recipe.game.kind} trains on {SAMPLES[taken]}, but {recipe.data.shards} holds "
+            f"{SAMPLES[given]}; point data.shards at {SAMPLES[taken]}"
+        )
     num_unlabelled, game = shards.index.num_unlabelled, recipe.game
     if num_unlabelled and not getattr(game, "takes_unlabelled", False):
         raise DataError(

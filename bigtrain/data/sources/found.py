@@ -7,6 +7,8 @@ from pathlib import Path, PurePath
 
 from PIL import Image
 
+from bigtrain.data.index import Pairing
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
@@ -19,6 +21,13 @@ class Source:
     label: int
     place: tuple[str | int, ...] = ()
     """What `Found.open` needs beyond the path."""
+    second: "Source | None" = None
+    """The second image of a pair by members."""
+
+    @property
+    def images(self) -> "tuple[Source, ...]":
+        """This image, and the second one of a pair."""
+        return (self,) if self.second is None else (self, self.second)
 
 
 Opener = Callable[[Source], bytes | Image.Image]
@@ -49,6 +58,8 @@ class Found:
     """What the index says of where images come from."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
+    pairing: Pairing = "none"
+    """What a source is: an image, a pair of images, or one to be cut into two."""
 
 
 def is_image(path: PurePath) -> bool:

@@ -2,12 +2,14 @@
 
 import os
 import zlib
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from bigtrain.data.foreign import label_all, shard_paths
+from bigtrain.data.foreign import label_all, one_pairing, shard_paths
 from bigtrain.data.index import INDEX_NAME, NO_LABEL, FolderIndex, read_rows
 from bigtrain.data.labels import numbers_of
+from bigtrain.data.pairs import SIDES
 from bigtrain.data.process import run_jobs
 from bigtrain.data.sources.found import Found, Source
 from bigtrain.data.walk import IndexOptions, walk
@@ -40,25 +42,35 @@ def find_shards(folder: Path, options: IndexOptions, jobs: int = 1) -> Found:
     classes = label_all(folder, filled, options, left_out)
     numbers = numbers_of(classes)
     sources = [
-        Source(
-            folder / shard.name / sample.key,
+        _source(
+            folder / shard.name,
+            sample.key,
             NO_LABEL if sample.label is None or not classes else numbers[str(sample.label)],
-            (str(folder / shard.name), sample.offset, sample.size, sample.crc32),
+            [(image.offset, image.size, image.crc32) for image in sample.images],
         )
         for shard in filled
         for sample in shard.samples
     ]
-    return Found(classes, sources, left_out, read_place, KIND)
+    return Found(classes, sources, left_out, read_place, KIND, pairing=one_pairing(folder, filled, options))
 
 
 def _indexed(folder: Path, index: FolderIndex) -> Found:
     sources = []
     for entry in index.shards:
-        for row in read_rows(folder, entry):
-            offset, size, crc32, label, key = row.item()
-            place = (str(folder / entry.name), offset, size, crc32)
-            sources.append(Source(folder / entry.name / key.decode(), label, place))
-    return Found(index.classes, sources, {}, read_place, KIND)
+        for row in read_rows(folder, entry, index.pairing):
+            offset, size, crc32, label, key, *second = row.item()
+            places = [(offset, size, crc32)] + ([tuple(second)] if second else [])
+            sources.append(_source(folder / entry.name, key.decode(), label, places))
+    return Found(index.classes, sources, {}, read_place, KIND, pairing=index.pairing)
+
+
+def _source(shard: Path, key: str, label: int, places: list[tuple[int, int, int]]) -> Source:
+    """Return an image, or two of a pair, at (offset, size, crc32) in a shard."""
+    first, *second = (Source(shard / key, label, (str(shard), *place)) for place in places)
+    if not second:
+        return first
+    named = [replace(one, path=shard / f"{key}.{side}") for one, side in zip((first, *second), SIDES, strict=True)]
+    return replace(named[0], second=named[1])
 
 
 def read_place(source: Source) -> bytes:

@@ -68,10 +68,10 @@ class StagedFiles:
         """Return the shard's index rows, verified."""
         wanted, entry = self._rows[shard], self.index.shards[shard]
         try:
-            return map_rows(self.cache.obtain(wanted), entry)
+            return map_rows(self.cache.obtain(wanted), entry, self.index.pairing)
         except DataError:
             self.cache.renew(wanted)
-            return map_rows(self.cache.path(wanted), entry)
+            return map_rows(self.cache.path(wanted), entry, self.index.pairing)
 
     def renew(self, shard: int) -> bool:
         """Copy a damaged shard again."""

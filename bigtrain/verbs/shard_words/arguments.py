@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bigtrain.data.index import FolderIndex, add_histograms
+from bigtrain.data.pairs import IMAGES_EACH
 from bigtrain.data.pixels import DEFAULT_QUALITY
 from bigtrain.data.settings import DataSettings
 from bigtrain.recipe.errors import UsageError
@@ -84,6 +85,16 @@ def keeps_unlabelled(arguments: argparse.Namespace, ignores_labels: bool = False
     return keeps
 
 
+def pairing_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare what a sample of shards that others wrote is."""
+    parser.add_argument(
+        "--pairs",
+        choices=list(IMAGES_EACH),
+        help="members: a sample is KEY.a.png with KEY.b.png; halves: the left and right half of one image; none: every "
+        "image is a sample (members where the names say so)",
+    )
+
+
 def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
     """Declare which images are too large to be opened."""
     parser.add_argument(
@@ -153,8 +164,9 @@ def summary(folder: Path, index: FolderIndex) -> str:
     """Return one line that says what a folder of shards holds."""
     size_mb = sum(entry.bytes for entry in index.shards) / 1e6
     height, width = index.resolution
+    things = "images" if index.pairing == "none" else "pairs of images"
     return (
-        f"{folder}: {index.num_samples} images of {width}x{height}x{index.channels} ({index.image_format}), "
+        f"{folder}: {index.num_samples} {things} of {width}x{height}x{index.channels} ({index.image_format}), "
         f"{len(index.classes)} classes, "
         f"{len(index.shards)} shards, {size_mb:.1f} MB"
     )

@@ -18,6 +18,7 @@ from bigtrain.verbs.shard_words.arguments import (
     keeps_unlabelled,
     max_pixels_argument,
     mover,
+    pairing_argument,
     summary,
     unlabelled_argument,
 )
@@ -30,6 +31,7 @@ def _index_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-labels", action="store_true", help="ignore labels")
     unlabelled_argument(parser)
+    pairing_argument(parser)
     jobs_argument(parser)
     max_pixels_argument(parser)
 
@@ -42,6 +44,7 @@ def _index(arguments: argparse.Namespace) -> int:
         arguments.no_labels,
         max_pixels=count("--max-pixels", arguments.max_pixels),
         keep_unlabelled=keeps_unlabelled(arguments, arguments.no_labels),
+        pairing=arguments.pairs,
     )
     with tqdm(unit=" shards", disable=None) as bar:
         report = index_folder(arguments.dir, options, at_least_one("--jobs", arguments.jobs), mover(bar))

@@ -4,7 +4,6 @@ They differ in where images are found; how images become samples is the same for
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,7 +13,8 @@ from tqdm import tqdm
 
 from bigtrain.cli import say
 from bigtrain.data import folder as folders
-from bigtrain.data.pack import PackOptions, PackReport, pack, refuse_format, without_duplicates
+from bigtrain.data.duplicates import without_duplicates
+from bigtrain.data.pack import PackOptions, pack, refuse_format
 from bigtrain.data.parts import VALIDATION, Part, merge, split
 from bigtrain.data.pixels import FILTERS, FITS, FORMAT_CHANNELS, MODES
 from bigtrain.data.sources import archive
@@ -29,12 +29,12 @@ from bigtrain.verbs.shard_words.arguments import (
     LARGEST_QUALITY,
     Word,
     at_least_one,
-    classes_line,
     count,
     jobs_argument,
     keeps_unlabelled,
     max_pixels_argument,
     mover,
+    pairing_argument,
     parse_size,
     positive,
     quality_argument,
@@ -42,12 +42,10 @@ from bigtrain.verbs.shard_words.arguments import (
     summary,
     unlabelled_argument,
 )
+from bigtrain.verbs.shard_words.outcome import tell
 
 Finder = Callable[[argparse.Namespace], AbstractContextManager[Found]]
 IMAGE_FOLDER = "ImageFolder"  # of torchvision: a folder a class
-LISTED_REJECTIONS = 20
-LISTED_REASONS = 5
-LISTED_SIZES = 4
 
 
 def form_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +132,7 @@ def run_packing(finder: Finder, arguments: argparse.Namespace) -> int:
         for folder, images in _folders(found, arguments.dir, options, share, jobs):
             with tqdm(unit=" images", disable=None) as bar:
                 report = pack(images, folder, options, jobs, mover(bar))
-            _tell(folder, options, report)
+            tell(folder, options, report)
     return 0
 
 
@@ -160,50 +158,6 @@ def _share(text: str) -> float:
         raise UsageError(f"--val is {text!r}: {error}") from error
 
 
-def _tell(folder: Path, options: PackOptions, report: PackReport) -> None:
-    if report.taken_up:
-        say(f"{report.taken_up} shards were finished by an earlier run and have been taken up")
-    for rejection in report.rejections[:LISTED_REJECTIONS]:
-        say(f"left out: {rejection.path} {rejection.reason}")
-    if len(report.rejections) > LISTED_REJECTIONS:
-        say(f"left out: {len(report.rejections) - LISTED_REJECTIONS} more files that cannot be used")
-    for note in report.notes:
-        say(f"note: {note}")
-    for name, value in _table(options, report):
-        say(f"{name:<13} {value}")
-    say(summary(folder, report.index))
-    say(classes_line(report.index))
-
-
-def _table(options: PackOptions, report: PackReport) -> Iterator[tuple[str, str]]:
-    index = report.index
-    yield "images", f"{index.num_samples} of {index.num_samples + len(report.rejections)}"
-    if index.num_unlabelled:
-        yield "unlabelled", f"{index.num_unlabelled} of these images have no label; classes: {len(index.classes)}"
-    common = Counter(report.sizes).most_common(LISTED_SIZES)
-    more = f" and {len(report.sizes) - LISTED_SIZES} other sizes" if len(report.sizes) > LISTED_SIZES else ""
-    yield "source sizes", ", ".join(f"{size} ({number})" for size, number in common) + more
-    if report.enlarged:
-        height, width = options.size
-        wanted = f"{height}" if height == width else f"{width}x{height}"
-        yield "enlarged", f"{report.enlarged} images were smaller than {wanted} pixels"
-    if report.duplicates:
-        one = report.duplicates[0]
-        done = "left out" if options.duplicates == "drop" else "kept; --duplicates drop leaves them out"
-        torn = sum(not duplicate.same_label for duplicate in report.duplicates)
-        yield (
-            "duplicates",
-            f"{len(report.duplicates)} ({done}), such as {one.path}, which equals {one.first}"
-            + (f"; {torn} have another label than the first" if torn else ""),
-        )
-    for reason, number in Counter(rejection.reason for rejection in report.rejections).most_common(LISTED_REASONS):
-        yield "rejected", f"{number}: the image {reason}"
-    if report.other_files:
-        kinds = [f"{number} {suffix or 'without suffix'}" for suffix, number in sorted(report.other_files.items())]
-        yield "no images", ", ".join(kinds)
-    yield "bytes", f"{sum(entry.bytes for entry in index.shards)} in {len(index.shards)} shards"
-
-
 def _word(text: str, source: Callable[[argparse.ArgumentParser], None], finder: Finder) -> Word:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         source(parser)
@@ -217,17 +171,25 @@ def _folder_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder of images, one sub-folder for each class")
     parser.add_argument(
         "--labels",
-        default="folders",
         metavar="WHERE",
         help="folders: sub-folders are classes; none: no classes, images in SRC and below it; csv:FILE or json:FILE: "
-        "names and labels (folders)",
+        "names and labels (folders; none for pairs)",
+    )
+    parser.add_argument(
+        "--pairs",
+        choices=list(folders.PAIRS),
+        help="folders: images of one name in SRC/a and SRC/b are a pair; halves: the left and right half of each image "
+        "are; labels are those of a (single images)",
     )
     unlabelled_argument(parser)
 
 
 def _find_folder(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
-    keep = keeps_unlabelled(arguments, arguments.labels == "none")
-    return nullcontext(folders.find(arguments.src, arguments.labels, keep))
+    if arguments.pairs is None:
+        keep = keeps_unlabelled(arguments, arguments.labels == "none")
+        return nullcontext(folders.find(arguments.src, arguments.labels or "folders", keep))
+    keep = keeps_unlabelled(arguments, arguments.labels in (None, "none"))
+    return nullcontext(folders.find_pairs(arguments.src, arguments.pairs, arguments.labels or "none", keep))
 
 
 def _zip_source(parser: argparse.ArgumentParser) -> None:
@@ -252,6 +214,7 @@ def _resize_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-key", metavar="KEY", help="key of the label in .json members (labels are in .cls)")
     parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
     unlabelled_argument(parser)
+    pairing_argument(parser)
 
 
 def _find_shards(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
@@ -262,6 +225,7 @@ def _find_shards(arguments: argparse.Namespace) -> AbstractContextManager[Found]
         arguments.no_labels,
         max_pixels=count("--max-pixels", arguments.max_pixels),
         keep_unlabelled=keeps_unlabelled(arguments, arguments.no_labels),
+        pairing=arguments.pairs,
     )
     return nullcontext(find_shards(arguments.src, options, arguments.jobs))
 
