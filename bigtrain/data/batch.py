@@ -3,8 +3,9 @@
 Axes: N images, C channels, H height, W width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ class Batch:
 
     `image_NCHW`: uint8 in channels_last memory as read, float32 in -1..1 after `on_device`; `label_N`: int64, -1
     where a sample has none; `sample_N`: int64, the sample's number in the data set; `image_b_NCHW`: the second
-    images of pairs, in the form of `image_NCHW`, and None where samples are single images.
+    images of pairs, in the form of `image_NCHW`, and None where samples are single images. Of two sets that are not
+    paired, `image_b_NCHW`, `label_b_N` and `sample_b_N` are those of set b; otherwise the last two are None.
     """
 
     image_NCHW: Tensor
@@ -42,38 +44,43 @@ class Batch:
     """Damaged samples that were asked for; the batch holds their stand-ins (micro-batches of a feed may be told of
     their neighbours')."""
     image_b_NCHW: Tensor | None = None
+    label_b_N: Tensor | None = None
+    sample_b_N: Tensor | None = None
 
     def __len__(self) -> int:
         return self.image_NCHW.shape[0]
 
     def part(self, cut: slice) -> Self:
         """Return some of the samples, without word of damage."""
-        second = self.image_b_NCHW
+        return replace(self._each(lambda tensor: tensor[cut]), bad=())
+
+    def beside(self, other: Self) -> Self:
+        """Return the batch with another one of as many samples as its images b."""
         return replace(
             self,
-            image_NCHW=self.image_NCHW[cut],
-            label_N=self.label_N[cut],
-            sample_N=self.sample_N[cut],
-            bad=(),
-            image_b_NCHW=None if second is None else second[cut],
+            bad=self.bad + other.bad,
+            image_b_NCHW=other.image_NCHW,
+            label_b_N=other.label_N,
+            sample_b_N=other.sample_N,
         )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the batch with all its tensors changed."""
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory (called by the DataLoader)."""
-        return replace(
-            self,
-            image_NCHW=self.image_NCHW.pin_memory(),
-            image_b_NCHW=None if self.image_b_NCHW is None else self.image_b_NCHW.pin_memory(),
-            label_N=self.label_N.pin_memory(),
-            sample_N=self.sample_N.pin_memory(),
-        )
+        return self._each(Tensor.pin_memory)
 
     def on_device(self, device: torch.device, flip_N: Tensor | None = None) -> Self:
         """Move to a device and map the pixels to the range the networks use.
 
         Args:
             device: where the networks are.
-            flip_N: bool, shape [N]; images to mirror left-right, both images of a pair alike. None mirrors none.
+            flip_N: bool, shape [N]; images to mirror left-right, with their images b alike. None mirrors none.
 
         Returns:
             float32 images, -1..1; 0 -> -1 and 255 -> 1 exactly; channels_last.
@@ -84,11 +91,9 @@ class Batch:
         flip_N = None if flip_N is None else flip_N.to(device)
         second = self.image_b_NCHW
         return replace(
-            self,
+            self._each(lambda tensor: tensor.to(device, non_blocking=True)),
             image_NCHW=_on_device(self.image_NCHW, device, flip_N),
             image_b_NCHW=None if second is None else _on_device(second, device, flip_N),
-            label_N=self.label_N.to(device, non_blocking=True),
-            sample_N=self.sample_N.to(device, non_blocking=True),
         )
 
 

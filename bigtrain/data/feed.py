@@ -54,13 +54,16 @@ class Parcel:
     sample_N: Integers
     bad: tuple[BadSample, ...] = ()
     image_b: Tensor | npt.NDArray[np.uint8] | None = None
-    """Likewise, of the second images of pairs."""
+    """Likewise, of images b."""
+    label_b_N: Integers | None = None
+    sample_b_N: Integers | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> "Parcel":
         """Pack micro-batches."""
         image_b = None if batch.image_b_NCHW is None else _packed(batch.image_b_NCHW)
-        return cls(_packed(batch.image_NCHW), batch.label_N.numpy(), batch.sample_N.numpy(), batch.bad, image_b)
+        more = (None if each_N is None else each_N.numpy() for each_N in (batch.label_b_N, batch.sample_b_N))
+        return cls(_packed(batch.image_NCHW), batch.label_N.numpy(), batch.sample_N.numpy(), batch.bad, image_b, *more)
 
     def pin_memory(self) -> "Parcel":
         """Return the parcel with its pixels in page-locked memory (called by the DataLoader)."""
@@ -74,6 +77,8 @@ class Parcel:
             torch.from_numpy(self.label_N),
             torch.from_numpy(self.sample_N),
             image_b_NCHW=None if self.image_b is None else _pixels(self.image_b),
+            label_b_N=None if self.label_b_N is None else torch.from_numpy(self.label_b_N),
+            sample_b_N=None if self.sample_b_N is None else torch.from_numpy(self.sample_b_N),
         )
         batches = [whole.part(slice(at, at + micro_images)) for at in range(0, len(whole), micro_images)]
         return replace(batches[0], bad=self.bad), *batches[1:]

@@ -17,11 +17,13 @@ from bigtrain.data.places import Staging
 from bigtrain.data.shards import ShardSet
 from bigtrain.data.staging.files import check_room
 from bigtrain.data.stream.shards import Streaming, StreamSet
-from bigtrain.recipe.errors import RecipeError
+from bigtrain.data.unpaired import second_seed
+from bigtrain.recipe.errors import DataError, RecipeError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.settings import PositiveCount, Settings, Share
 
 INDEXED_KEYS = {
+    "shards_b": "two sets are read side by side in the orders that their indexes make possible",
     "cache_dir": "streamed shards are read where they lie, since nothing says what a copy would have to be",
     "cache_gib": "streamed shards are not copied",
     "holdout": "which samples are held out is said by an index, and streamed shards have none",
@@ -44,6 +46,9 @@ class DataSettings(Settings):
     """Indexed shards, as `bigtrain shards` writes them: a folder, a brace pattern of folders or of shards in them, or
     http(s)://, s3:// and gs:// URLs of those. Streamed ones need no index, may be gzipped, and are named one by one in
     URLs."""
+    shards_b: str | None = None
+    """For games that take two unpaired sets of images: the second one, as `shards` names the first. Both may have any
+    number of samples; each comes once in each epoch of its own. Images and classes must be like those of `shards`."""
     mode: Literal["indexed", "stream"] = "indexed"
     """How shards are read: by their index, every sample once an epoch in an order that a resume goes on in; or, where
     they cannot be indexed, as WebDataset does, drawn again and again and read from end to end: nothing is counted, and
@@ -82,16 +87,22 @@ class DataSettings(Settings):
     allow_sorted: bool = False
     """Train even on shards whose samples are sorted by class (batches will hold few classes)."""
 
-    @field_validator("shards")
+    @field_validator("shards", "shards_b")
     @classmethod
-    def _refuse_other_places(cls, shards: str) -> str:
-        locations(shards)
+    def _refuse_other_places(cls, shards: str | None) -> str | None:
+        locations(shards or "")
         return shards
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What names shards: of one set, or of two."""
+        return (self.shards,) if self.shards_b is None else (self.shards, self.shards_b)
 
     def problems(self) -> Iterator[str]:
         """Yield one sentence for each rule between keys that is broken."""
         yield from self._mode_problems()
-        remote = next((each.scheme for each in locations(self.shards) if each.scheme is not None), None)
+        named = [each for place in self.places for each in locations(place)]
+        remote = next((each.scheme for each in named if each.scheme is not None), None)
         if self.mode == "stream":
             if remote is not None and not self.num_workers:
                 yield (
@@ -132,13 +143,46 @@ class DataSettings(Settings):
                 window does not fit the cache.
             RecipeError: `cache_dir` names a variable that is not set here.
         """
-        staging = None if self.cache_dir is None else Staging(expanded(self.cache_dir), self.cache_gib)
-        shards = ShardSet.open(self.shards, self.holdout, seed, self.max_pixels, staging)
+        shards = self._open(self.shards, seed)
+        if self.shards_b is not None:
+            second = self._open(self.shards_b, second_seed(seed))
+            refuse_unlike(shards, second)
+            shards = replace(shards, second=second)
         if self.cache_gib is not None:
-            check_room(shards.index, self.shuffle_window_shards, self.cache_gib)
+            indexes = [shards.index] if shards.second is None else [shards.index, shards.second.index]
+            check_room(indexes, self.shuffle_window_shards, self.cache_gib)
+        return shards
+
+    def _open(self, place: str, seed: int) -> ShardSet:
+        staging = None if self.cache_dir is None else Staging(expanded(self.cache_dir), self.cache_gib)
+        shards = ShardSet.open(place, self.holdout, seed, self.max_pixels, staging)
         if not self.allow_sorted:
             refuse_sorted(shards.index, self.shuffle_window_shards)
         return replace(shards, on_error=self.on_error)
+
+
+def refuse_unlike(first: ShardSet, second: ShardSet) -> None:
+    """Check that two sets can be trained on together unpaired.
+
+    Raises:
+        DataError: their images differ in size, channels or number of classes, or one of them holds pairs.
+    """
+    for shards in (first, second):
+        if shards.sample_kind != "image":
+            raise DataError(
+                f"data.shards_b: {shards.where} holds pairs of images, and a second set stands beside single ones; "
+                "leave data.shards_b out, or name sets of single images"
+            )
+    if first.spec != second.spec:
+        raise DataError(
+            f"data.shards_b: {second.where} holds {_form(second.spec)}, and {first.where} {_form(first.spec)}; bring "
+            "both to one size, number of channels and number of classes"
+        )
+
+
+def _form(image: ImageSpec) -> str:
+    height, width = image.size
+    return f"images of {width}x{height}x{image.channels} in {image.num_classes} classes"
 
 
 def expanded(cache_dir: str) -> Path:

@@ -28,6 +28,7 @@ from bigtrain.data.shuffle import Integers
 from bigtrain.data.staging.files import StagedFiles
 from bigtrain.data.staging.prefetch import StagedOrder
 from bigtrain.data.standin import StandIns, bad_sample
+from bigtrain.data.unpaired import SideBySide, second_seed
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.image import ImageSpec, SampleKind
 
@@ -43,6 +44,8 @@ class ShardSet:
     max_pixels: int = DEFAULT_MAX_PIXELS
     on_error: Literal["stop", "skip"] = "stop"
     """What `load` does with a damaged sample: raise, or put a good one in its place, see `StandIns`."""
+    second: "ShardSet | None" = None
+    """The set b of two that are trained on together unpaired. Orders and `load` know it; all else is of set a alone."""
 
     @classmethod
     def open(
@@ -93,6 +96,8 @@ class ShardSet:
     @property
     def sample_kind(self) -> SampleKind:
         """What a sample is."""
+        if self.second is not None:
+            return "unpaired"
         return "image" if self.images_each == 1 else "pair"
 
     @property
@@ -104,13 +109,16 @@ class ShardSet:
     def signs_of_life(self) -> int:
         """A number that changes while shards are being copied, in whichever process; 0 where none are."""
         files = self.reader.files
-        return files.patience.signs if isinstance(files, StagedFiles) else 0
+        own = files.patience.signs if isinstance(files, StagedFiles) else 0
+        return own if self.second is None else own + self.second.signs_of_life
 
     def give_way_to(self, give_way: Callable[[], object]) -> None:
         """Have waits of this process for shards call `give_way`, and end with what it raises."""
         files = self.reader.files
         if isinstance(files, StagedFiles):
             files.patience.give_way = give_way
+        if self.second is not None:
+            self.second.give_way_to(give_way)
 
     @cached_property
     def num_samples(self) -> int:
@@ -119,7 +127,11 @@ class ShardSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """Sha256 of what this part holds; equal for equal content, wherever it lies."""
+        """Sha256 of what this part holds (of both sets, where there are two); equal for equal content, wherever it
+        lies."""
+        if self.second is not None:
+            first = replace(self, second=None).content_hash
+            return hashlib.sha256(f"{first} unpaired {self.second.content_hash}".encode()).hexdigest()
         content = self.index.content_sha256()
         if self.part == "all" or (self.part == "training" and not self.parts.counts.any()):
             return content
@@ -157,15 +169,18 @@ class ShardSet:
 
     def training(self) -> Self:
         """Return the part that is trained on."""
-        return replace(self, part="training")
+        return self._with_part("training")
 
     def holdout(self) -> Self:
         """Return the part kept out of training; it may be empty."""
-        return replace(self, part="held_out")
+        return self._with_part("held_out")
 
     def whole(self) -> Self:
         """Return all samples."""
-        return replace(self, part="all")
+        return self._with_part("all")
+
+    def _with_part(self, part: Part) -> Self:
+        return replace(self, part=part, second=None if self.second is None else self.second._with_part(part))
 
     def numbers(self) -> Integers:
         """Return the numbers of this part's samples in stored order, int64 [num_samples]."""
@@ -187,11 +202,14 @@ class ShardSet:
         if balance != NO_BALANCE:
             occurrences = Occurrences(self.histograms, balance, seed)
             deal = Balanced(self.parts, self.part, occurrences, self._labels)
-        order, files = WindowedOrder(self.parts, self.part, seed, window_shards, deal), self.reader.files
-        if not isinstance(files, StagedFiles):
+        windowed, files = WindowedOrder(self.parts, self.part, seed, window_shards, deal), self.reader.files
+        order: Order = windowed
+        if isinstance(files, StagedFiles):
+            self.reader.most_open = min(OPEN_SHARDS, 2 * window_shards)  # a batch may lie in two windows
+            order = StagedOrder(windowed, files)
+        if self.second is None:
             return order
-        self.reader.most_open = min(OPEN_SHARDS, 2 * window_shards)  # a batch may lie in two windows
-        return StagedOrder(order, files)
+        return SideBySide(order, self.second.order(second_seed(seed), window_shards, balance))
 
     def read(self, number: int) -> tuple[bytes, int]:
         """Return the stored image of a sample, checked by its crc32, and its label.
@@ -209,6 +227,9 @@ class ShardSet:
     def load(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
         """Read and decode samples by their numbers.
 
+        Args:
+            numbers: of samples [N]; or [N, 2], of set a and of set b.
+
         Returns:
             uint8 images in channels_last memory.
 
@@ -216,11 +237,14 @@ class ShardSet:
             DataError: a shard is missing, or a label is not what the index says, or a sample is damaged and is not
                 replaced, see `on_error`; names shard, key and reason.
         """
-        image, count, bad = self.spec, len(numbers), []
+        sample_N = np.array(numbers, dtype=np.int64)
+        if sample_N.ndim > 1:
+            assert self.second is not None, "numbers of two sets, and there is one"
+            return self.load(sample_N[:, 0]).beside(self.second.load(sample_N[:, 1]))
+        image, count, bad = self.spec, len(sample_N), []
         # Of pairs, the second images: tensors of their own, since each travels by itself.
         images = [torch.empty(count, *image.size, image.channels, dtype=torch.uint8) for _ in range(self.images_each)]
         label_N, pixels = np.empty(count, dtype=np.int64), [image_NHWC.numpy() for image_NHWC in images]
-        sample_N = np.asarray(numbers, dtype=np.int64).copy()
         for place, number in enumerate(sample_N.tolist()):
             try:
                 label_N[place] = self._decode(number, [pixels_NHWC[place] for pixels_NHWC in pixels])

@@ -5,6 +5,11 @@ from typing import Literal, Self
 
 SampleKind = Literal["image", "pair", "unpaired"]
 """What a sample of training is: an image, two images that belong together, or one image of each of two sets."""
+SAMPLES: dict[SampleKind, str] = {
+    "image": "single images",
+    "pair": "pairs of images",
+    "unpaired": "two sets of images",
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bigtrain.engine.processes.preemption import Preemption, SignalWatch
 from bigtrain.engine.trackers import Trackers
 from bigtrain.games.base import DataFacts, Game
 from bigtrain.recipe.errors import EXIT_REQUEUE, BigtrainError, DataError
-from bigtrain.recipe.image import SampleKind
+from bigtrain.recipe.image import SAMPLES
 from bigtrain.recipe.layout import Layout
 from bigtrain.training.damage import Damage
 from bigtrain.training.health.rollback import take_up_rollbacks
@@ -34,12 +34,6 @@ from bigtrain.training.retention import WatchedRetention
 from bigtrain.training.run import Hook, Run
 from bigtrain.training.schema import Recipe
 from bigtrain.training.state import restore
-
-SAMPLES: dict[SampleKind, str] = {
-    "image": "single images",
-    "pair": "pairs of images",
-    "unpaired": "two sets of images",
-}
 
 
 def tracker_names(recipe: Recipe) -> tuple[str, ...]:

@@ -90,16 +90,18 @@ def tell_of(met: Sequence[BadSample], folder: Path) -> None:
         return
     path = folder / BAD_SAMPLES
     before = path.read_bytes() if path.exists() else b""
-    told = {number for line in before.splitlines() if (number := _number(line)) is not None}
-    fresh = {bad.number: bad for bad in met if bad.number not in told}
+    told = {place for line in before.splitlines() if (place := _place(line)) is not None}
+    fresh = {(bad.shard, bad.number): bad for bad in met if (bad.shard, bad.number) not in told}
     lines = "".join(json.dumps(asdict(bad)) + "\n" for bad in fresh.values())
     torn = before and not before.endswith(b"\n")  # by a kill
     with path.open("ab") as stream:
         stream.write((("\n" if torn else "") + lines).encode())
 
 
-def _number(line: bytes) -> int | None:
+def _place(line: bytes) -> tuple[str, int] | None:
+    """Return shard and number, since two sets have numbers of their own."""
     try:
-        return int(json.loads(line)["number"])
+        record = json.loads(line)
+        return str(record["shard"]), int(record["number"])
     except (ValueError, TypeError, KeyError):
         return None

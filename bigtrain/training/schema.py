@@ -21,7 +21,7 @@ from bigtrain.metrics.settings import EvaluationSettings
 from bigtrain.networks.layers.minibatch_std import has_minibatch_std
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.recipe.errors import RecipeError
-from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.image import SAMPLES, ImageSpec
 from bigtrain.recipe.registry import nearest
 from bigtrain.recipe.settings import Count, PositiveCount, Settings
 from bigtrain.sampling.truncation import Truncation, TruncationText
@@ -209,6 +209,13 @@ class Recipe(Settings):
         yield from self._batch_problems()
         yield from self._game_problems()
         yield from self.data.problems()
+        if (self.game.takes == "unpaired") != (self.data.shards_b is not None):
+            trains = f"{self.game.kind} trains on {SAMPLES[self.game.takes]}"
+            yield (
+                f"data.shards_b: names a second set, but {trains}; leave it out"
+                if self.data.shards_b is not None
+                else f"data.shards_b: is missing, but {trains}; name the second one"
+            )
         if self.data.balance != NO_BALANCE and not self.image.num_classes:
             yield (
                 f"data.balance: {self.data.balance} needs classes, but image.num_classes is 0; delete data.balance, or "
@@ -256,6 +263,11 @@ class Recipe(Settings):
 
     def _stream_problems(self) -> Iterator[str]:
         """Say what needs to know all samples, which streamed shards do not tell."""
+        if self.game.takes == "pair":
+            yield (
+                f"data.mode: stream gives single images, but {self.game.kind} trains on {SAMPLES['pair']}; index the "
+                "shards"
+            )
         if self.evaluate is not None:
             yield (
                 "evaluate: compares with all images that are trained on, which data.mode: stream cannot list; set "

@@ -28,8 +28,9 @@ if TYPE_CHECKING:  # sampling from a checkpoint needs neither the run nor Accele
 
 FREE_KEYS = (  # lengths, logging and paths: a resume may change them
     "name", "run_dir", "total_images", "max_micro_batch_images", "engine", "compile", "timeout_minutes", "evaluate",
-    "checkpoint", "snapshots", "log", "samples", "watchdog", "allow_change", "data.shards", "data.num_workers",
-    "data.cache_dir", "data.cache_gib", "data.on_error", "data.max_bad_fraction", "data.shuffle_samples",
+    "checkpoint", "snapshots", "log", "samples", "watchdog", "allow_change", "data.shards", "data.shards_b",
+    "data.num_workers", "data.cache_dir", "data.cache_gib", "data.on_error", "data.max_bad_fraction",
+    "data.shuffle_samples",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from bigtrain.cli import main
 from bigtrain.data import pack as packing
 from bigtrain.data.batch import Batch
 from bigtrain.data.check import check_folder
-from bigtrain.data.feed import Feed
+from bigtrain.data.feed import Feed, Parcel
 from bigtrain.data.folder import find_pairs
 from bigtrain.data.foreign import index_folder
 from bigtrain.data.index import FolderIndex, read_rows
@@ -200,6 +200,23 @@ def test_the_picture_has_both_images_beside_each_other(tmp_path, capsys):
     assert np.array_equal(tiles, np.concatenate([numbered_image(at, 4, 1, 6) for at in (0, SECOND)], axis=1))
 
 
+def test_pairs_without_a_label_are_kept_where_that_is_asked_for(tmp_path, two_folders, capsys):
+    write_tar(tmp_path / "some" / "0.tar", [*members_of(0, 3, 0), *members_of(1, 3), *members_of(2, 3, 2)])
+    command = ["shards", "index", str(tmp_path / "some"), *JOBS]
+    assert main(command) == 6
+    assert "sample '0001' of shard 0.tar has no .cls" in capsys.readouterr().err
+    assert main([*command, "--unlabelled", "keep"]) == 0
+    assert ShardSet.open(tmp_path / "some").load([0, 1, 2]).label_N.tolist() == [0, -1, 2]
+    assert partners(tmp_path / "some") == [(0, 0, 0), (1, 1, -1), (2, 2, 2)]
+    for side in ("a", "b"):
+        (two_folders / side / "cat" / "0.png").rename(two_folders / side / "loose.png")
+    words = ["--pairs", "folders", "--size", "4x6", "--format", "png", "--labels", "folders", "--unlabelled", "keep"]
+    assert main(["shards", "folder", str(two_folders), str(tmp_path / "out"), *words, *JOBS]) == 0
+    assert partners(tmp_path / "out")[0] == (0, 0, -1)
+    assert main(["shards", "folder", str(two_folders), str(tmp_path / "out"), *words[:-4], *words[-2:]]) == 2
+    assert "--unlabelled keep means images without a label among labelled ones" in capsys.readouterr().err
+
+
 def test_one_flip_mirrors_both_and_pixels_are_mapped_alike():
     image_NCHW = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
     label_N = torch.zeros(2, dtype=torch.int64)
@@ -212,6 +229,18 @@ def test_one_flip_mirrors_both_and_pixels_are_mapped_alike():
     plain = Batch(image_NCHW, label_N, label_N)
     assert plain.on_device(torch.device("cpu")).image_b_NCHW is None
     assert plain.part(slice(1, 2)).image_b_NCHW is None
+
+
+def test_both_images_are_pinned(tmp_path, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tuple(tensor.shape)) or tensor)
+    batch = make_pairs(tmp_path, [3]).load([2, 0])
+    assert_partners(batch.pin_memory())
+    assert pinned == [(2, 1, 4, 6), (2,), (2,), (2, 1, 4, 6)]
+    pinned.clear()
+    (parcel,) = Parcel.of(batch).pin_memory().unpacked(2)
+    assert_partners(parcel)
+    assert pinned == [(2, 1, 4, 6), (2, 1, 4, 6)]
 
 
 @pytest.fixture
@@ -307,9 +336,10 @@ def test_duplicates_are_pairs_of_which_both_are_equal(two_folders, tmp_path):
     assert report.index.num_samples == 13
 
 
-def test_a_packing_that_was_killed_takes_up_its_finished_shards_of_pairs(two_folders, tmp_path, monkeypatch):
-    pack(find_pairs(two_folders, "folders"), tmp_path / "whole", OPTIONS)
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_packing_that_was_killed_takes_up_its_finished_shards_of_pairs(two_folders, tmp_path, monkeypatch, changed):
     written = []
+    write_shard = packing.write_shard
 
     def interrupted(*arguments):
         if len(written) == 1:
@@ -317,18 +347,16 @@ def test_a_packing_that_was_killed_takes_up_its_finished_shards_of_pairs(two_fol
         written.append(arguments)
         return write_shard(*arguments)
 
-    write_shard = packing.write_shard
     monkeypatch.setattr(packing, "write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(find_pairs(two_folders, "folders"), tmp_path / "out", OPTIONS)
     monkeypatch.undo()
+    if changed:
+        os.utime(two_folders / "b" / "cat" / "0.png", ns=(1, 1))  # a second image: what was finished may be out of date
     report = pack(find_pairs(two_folders, "folders"), tmp_path / "out", OPTIONS)
-    assert report.taken_up == 1
+    assert report.taken_up == (0 if changed else 1)
+    pack(find_pairs(two_folders, "folders"), tmp_path / "whole", OPTIONS)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    os.utime(two_folders / "b" / "cat" / "0.png", ns=(1, 1))  # a second image that changed makes another plan
-    monkeypatch.setattr(packing, "write_shard", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pack(find_pairs(two_folders, "folders"), tmp_path / "more", OPTIONS)
 
 
 def test_a_real_kill_while_pairs_are_packed_leaves_nothing_wrong(two_folders, tmp_path):

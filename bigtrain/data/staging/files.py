@@ -79,17 +79,24 @@ class StagedFiles:
         return True
 
 
-def check_room(index: FolderIndex, window_shards: int, limit_gib: float) -> None:
+def check_room(indexes: Sequence[FolderIndex], window_shards: int, limit_gib: float) -> None:
     """Refuse a cache that could not hold all shards between which samples are shuffled.
+
+    Args:
+        indexes: of the data set, or of two that are read side by side; each has a shuffle window then, and since their
+            readers do not know of each other, both must fit with the window that follows.
+        window_shards: shards of a window.
+        limit_gib: room of the cache.
 
     Raises:
         DataError: says how much a window and two of them need.
     """
-    sizes = sorted((entry.bytes for entry in index.shards), reverse=True)
-    one, two = sum(sizes[:window_shards]) / GIB, sum(sizes[: 2 * window_shards]) / GIB
-    if one > limit_gib:
+    sizes = [sorted((entry.bytes for entry in index.shards), reverse=True) for index in indexes]
+    one, two = (sum(sum(each[: times * window_shards]) for each in sizes) / GIB for times in (1, 2))
+    if (one if len(indexes) == 1 else two) > limit_gib:
+        held = sum(min(window_shards, len(each)) for each in sizes)
         raise DataError(
-            f"data.cache_gib: {limit_gib:g} GiB cannot hold the {min(window_shards, len(sizes))} shards of a shuffle "
+            f"data.cache_gib: {limit_gib:g} GiB cannot hold the {held} shards of a shuffle "
             f"window, which take up to {one:.3g}; give {two:.3g}, so that the next window can come meanwhile, or lower "
             "data.shuffle_window_shards"
         )
