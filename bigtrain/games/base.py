@@ -2,18 +2,28 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws
-from bigtrain.recipe.image import ImageSpec
+from bigtrain.recipe.image import ImageSpec, SampleKind
 from bigtrain.recipe.progress import Progress
 from bigtrain.recipe.registry import Registry
+from bigtrain.recipe.settings import Settings
 from bigtrain.sampling.truncation import Truncation
 
 GAMES = Registry("game")
+
+
+class GameSettings(Settings):
+    """The settings of a game, which say what it can be trained on."""
+
+    takes: ClassVar[SampleKind] = "image"
+    """What a sample is; a run on others ends before its networks are built."""
+    takes_unlabelled: ClassVar[bool] = False
+    """Whether the game learns from images without a label (-1) among labelled ones; others are not given such data."""
 
 
 @dataclass(frozen=True)

@@ -20,29 +20,24 @@ from bigtrain.augment.registry import AUGMENTATIONS
 from bigtrain.data.batch import Batch
 from bigtrain.draws import Draws
 from bigtrain.games.augmentation import AdaptiveStrength, draw_augmentation
-from bigtrain.games.base import GAMES, DataFacts, Loss, LossFunction, SampleSettings, Turn
+from bigtrain.games.base import GAMES, DataFacts, GameSettings, Loss, LossFunction, SampleSettings, Turn
 from bigtrain.games.penalties import Cast, PenaltiesSettings, Penalty
 from bigtrain.games.scene import Drawn, Inputs, Scene, synthesise
 from bigtrain.losses.adversarial import OBJECTIVES
 from bigtrain.networks.layers.statistics import has_batchnorm
 from bigtrain.networks.registry import DISCRIMINATORS, GENERATORS
 from bigtrain.recipe.errors import RecipeError
-from bigtrain.recipe.image import SampleKind
 from bigtrain.recipe.progress import Progress
-from bigtrain.recipe.settings import Settings
 from bigtrain.sampling.truncation import Truncation
 
 Networks = Mapping[str, nn.Module]
 
 
 @GAMES.add("noise_to_image")
-class NoiseToImageSettings(Settings):
+class NoiseToImageSettings(GameSettings):
     """Settings of the noise-to-image game."""
 
-    takes: ClassVar[SampleKind] = "image"
     players: ClassVar[dict[str, tuple[str, ...]]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
-    takes_unlabelled: ClassVar[bool] = False
-    """Whether the game learns from images without a label (-1) among labelled ones; others are not given such data."""
 
     kind: Literal["noise_to_image"] = "noise_to_image"
     """Which game."""

@@ -66,7 +66,7 @@ def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
             f"{SAMPLES[given]}; point data.shards at {SAMPLES[taken]}"
         )
     num_unlabelled, game = shards.index.num_unlabelled, recipe.game
-    if num_unlabelled and not getattr(game, "takes_unlabelled", False):
+    if num_unlabelled and not game.takes_unlabelled:
         raise DataError(
             f"data.shards: {num_unlabelled} of {shards.index.num_samples} samples of {recipe.data.shards} have no "
             f"label, and the game {game.kind} needs one of each; remove those and write the shards again, or write "
