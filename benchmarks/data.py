@@ -6,11 +6,14 @@ sample photographs. The last rows open 1,000 shards of 1,000 samples and read a 
 """
 
 import gc
+import io
 import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,6 @@ from bigtrain.recipe.layout import Layout
 BATCH_IMAGES = 64
 SHUFFLE_SAMPLES = 1000  # of the reference, as its documentation shows
 SHARDS, IMAGES_PER_SHARD = 4, 500
-KINDS = {"jpg": (256, 40), "png": (32, 160)}
-"""Side in pixels, and batches in a measurement: one to two seconds of work for the reference."""
 WINDOW_SHARDS = 8
 WORKERS = (0, 1, 2)
 MANY = 1000  # shards, and samples in each
@@ -42,15 +43,39 @@ LATE_EPOCH = 7
 REPEATS = 7
 
 
+@dataclass(frozen=True)
+class Images:
+    """What is stored, and how many batches a measurement reads: one to two seconds of work for the reference."""
+
+    name: str
+    image_format: str
+    side: int
+    num_batches: int
+    encode: Callable[[Image.Image], bytes]
+
+
+def _usual_jpeg(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=95)  # Pillow halves the colours' resolution unless told, as cameras do
+    return stream.getvalue()
+
+
+CASES = (
+    Images("256 px jpg 4:2:0", "jpg", 256, 40, _usual_jpeg),
+    Images("256 px jpg 4:4:4", "jpg", 256, 40, partial(encode, image_format="jpg")),  # as `bigtrain shards` writes
+    Images("32 px png", "png", 32, 160, partial(encode, image_format="png")),
+)
+
+
 def measure() -> list[Row]:
     """Write the data sets into a temporary folder and compare the feeds on them."""
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, (side, num_batches) in KINDS.items():
-            crops = Path(folder) / kind
-            write_crops(crops, kind, side, [IMAGES_PER_SHARD] * SHARDS)
-            rows += images_per_s(f"{side} px {kind}", ShardSet.open(crops), num_batches)
+        for images in CASES:
+            crops = Path(folder) / images.name
+            write_crops(crops, images, [IMAGES_PER_SHARD] * SHARDS)
+            rows += images_per_s(images.name, ShardSet.open(crops), images.num_batches)
         many = Path(folder) / "many"
         write_many(many)
         rows += [first_batch(many, workers) for workers in WORKERS]
@@ -66,8 +91,8 @@ def images_per_s(name: str, shards: ShardSet, num_batches: int) -> list[Row]:
             row = compare(f"{name}, {workers} workers{what}", *actions, REPEATS, clock)
             num_images = num_batches * BATCH_IMAGES
             assert row["reference"] is not None
-            row.update(ours=num_images / row["ours"], reference=num_images / row["reference"], unit="images/s")
-            rows.append(row)
+            rates = {"ours": num_images / row["ours"], "reference": num_images / row["reference"]}
+            rows.append(Row({**row, **rates, "unit": "images/s"}))
     return rows
 
 
@@ -140,16 +165,18 @@ def _median_s(action: Callable[[], None]) -> float:
     return statistics.median(time_s(action) for _ in range(REPEATS))
 
 
-def write_crops(folder: Path, kind: str, side: int, sizes: list[int]) -> FolderIndex:
+def write_crops(folder: Path, images: Images, sizes: list[int]) -> FolderIndex:
     """Write random crops of two photographs as shards of two classes, as large as they are in them."""
     photographs = load_sample_images().images
     rng = np.random.default_rng(0)
+    side, kind = images.side, images.image_format
 
     def crop() -> Encoded:
         label = int(rng.integers(len(photographs)))
         height, width = photographs[label].shape[:2]
         top, left = int(rng.integers(height - side)), int(rng.integers(width - side))
-        return Encoded(encode(Image.fromarray(photographs[label][top : top + side, left : left + side]), kind), label)
+        pixels = photographs[label][top : top + side, left : left + side]
+        return Encoded(images.encode(Image.fromarray(pixels)), label)
 
     index = FolderIndex.model_validate(
         {
@@ -173,7 +200,7 @@ def write_crops(folder: Path, kind: str, side: int, sizes: list[int]) -> FolderI
 
 def write_many(folder: Path) -> None:
     """Write an index of many shards, all of them one file under many names."""
-    index = write_crops(folder, "png", KINDS["png"][0], [MANY])
+    index = write_crops(folder, CASES[-1], [MANY])
     (entry,) = index.shards
     names = [f"many-{number:06d}.tar" for number in range(MANY)]
     entries = []
