@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 import torch
 
+from bigtrain.data.pixels import encode
 from bigtrain.data.settings import DataSettings
 from bigtrain.data.staging import sources
 from bigtrain.data.staging.patience import Patience
 from bigtrain.data.stream import bytes as stream_bytes
 from bigtrain.data.stream import shards as stream_shards
 from bigtrain.data.stream.feed import StreamFeed, some_images
-from bigtrain.data.stream.samples import Sample, SampleRules
+from bigtrain.data.stream.samples import HELD_MEMBERS, Sample, SampleRules, ShardSamples
 from bigtrain.data.stream.shards import Share, drawn_shards, mixed
+from bigtrain.data.tar import Member
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.image import ImageSpec
 from bigtrain.recipe.layout import Layout
@@ -231,6 +233,30 @@ def test_names_with_dots_are_samples_of_their_own_and_companions_are_left_out():
     assert split(read_all(tar_of(files))) == (expected(range(4)), [])
     versions = [file for number in range(300) for file in sample(number, f"v1.{number}")]
     assert split(read_all(tar_of(versions))) == (expected(range(300)), [])
+
+
+def test_no_more_members_are_held_than_it_takes_to_look_for_a_plain_image():
+    taken = []
+
+    def members():
+        for number in range(300):
+            taken.append(number)
+            yield Member(key="v1", extension=f"{number}.png", offset=0, size=3, crc32=0, data=b"png")
+
+    found = iter(ShardSamples(0, members(), SampleRules(ImageSpec(4, 1, 0), "cls")))
+    for given in range(300):
+        assert next(found).key == f"v1.{given}"
+        assert len(taken) <= given + HELD_MEMBERS + 1
+
+
+def test_images_need_not_be_square(tmp_path):
+    pixels = np.arange(4 * 7 * 3, dtype=np.uint8).reshape(4, 7, 3)
+    (tmp_path / "a.tar").write_bytes(tar_of([("a.png", encode(pixels, "png"))]))
+    batch = opened(tmp_path, ImageSpec(4, 3, 0, 7)).opened(0, Share(0, 1)).load(2)
+    assert batch.image_NCHW.shape == (2, 3, 4, 7)
+    assert np.array_equal(batch.image_NCHW[1].permute(1, 2, 0).numpy(), pixels)
+    with pytest.raises(DataError, match="the image is 7x4, not 4x4"):
+        opened(tmp_path, ImageSpec(4, 3, 0)).opened(0, Share(0, 1)).load(1)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
