@@ -4,6 +4,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from bigtrain.recipe.errors import DataError
@@ -11,6 +12,7 @@ from bigtrain.recipe.errors import DataError
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 LABEL_EXTENSION = "cls"
 MAX_MEMBER_BYTES = 1 << 28  # no 8-bit image of 64 megapixels needs more
+TAIL_BYTES = 1 << 20  # read at once of what comes after the members
 CODE_EXTENSIONS = frozenset({"pyd", "pickle", "pkl", "pth", "pt"})  # webdataset's decode() would unpickle these
 
 
@@ -33,18 +35,41 @@ class Member:
 
 
 def members(path: Path) -> Iterator[Member]:
-    """Yield the files of a tar in order.
+    """Yield the files of a tar in order; folders are passed over.
 
     Raises:
-        DataError: not a tar, cut short, or a member that no data set needs (a link, a device, a pickle, a name that
-        leaves the folder).
+        DataError: not a tar, cut short, damaged, or a member that no data set needs (a link, a device, a pickle, a name
+        that leaves the folder).
     """
     try:
         with tarfile.open(path, "r:") as archive:
             for entry in archive:
-                yield _member(path, archive, entry)
+                if not entry.isdir():
+                    yield _member(path, archive, entry)
+            _check_end(path, archive.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"shard {path} is no whole tar ({error}); copy it again from its source") from error
+
+
+def _check_end(path: Path, end: int) -> None:
+    """See that a tar ends where `tarfile` stopped, which takes a cut and a damaged header for the end.
+
+    Raises:
+        DataError: there is no end marker, or something after it, as behind a hole.
+    """
+    with path.open("rb") as stream:
+        stream.seek(end)
+        blocks = iter(partial(stream.read, TAIL_BYTES), b"")
+        first = next(blocks, b"")
+        if not first:
+            fault = f"ends after {end:,} bytes without an end marker (cut short?)"
+        elif first[: tarfile.BLOCKSIZE].strip(b"\0"):
+            fault = f"has a damaged header at byte {end:,}"
+        elif first.strip(b"\0") or any(block.strip(b"\0") for block in blocks):
+            fault = f"goes on after an end marker at byte {end:,} (a hole, or tars that were joined)"
+        else:
+            return
+    raise DataError(f"shard {path} {fault}; copy it again from its source")
 
 
 def _member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:

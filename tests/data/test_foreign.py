@@ -234,6 +234,41 @@ def test_a_cut_shard_an_empty_one_and_a_folder_without_any(folder):
         index_folder(folder / "packed", IndexOptions())
 
 
+def tar_of(path, numbers):
+    write_tar(path, [pair for number in numbers for pair in sample(number, 0)])
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda data, at: data[:at], r"ends after 6,144 bytes without an end marker \(cut short\?\)"),
+        (lambda data, at: data[: at + 100], r"has a damaged header at byte 6,144"),
+        (lambda data, at: data[: at + 130] + bytes([data[at + 130] ^ 1]) + data[at + 131 :], "has a damaged header at"),
+        (lambda data, at: data[:at] + bytes(512) + data[at + 512 :], r"goes on after an end marker at byte 6,144"),
+    ],
+)
+def test_a_tar_that_python_takes_for_whole_though_samples_are_missing_is_refused(tmp_path, harm, words):
+    data = tar_of(tmp_path / "a.tar", range(6))
+    at = 12 * 512  # the fourth sample's header: an image and a label take four blocks
+    (tmp_path / "a.tar").write_bytes(harm(data, at))
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        assert len(archive.getnames()) == 6
+    with pytest.raises(DataError, match=words):
+        index_folder(tmp_path, IndexOptions())
+
+
+def test_a_tar_may_hold_folders_and_end_in_any_number_of_zeros(tmp_path):
+    folder = tarfile.TarInfo("./")
+    folder.type = tarfile.DIRTYPE
+    write_tar(tmp_path / "a.tar", [(folder, b""), *sample(1, 0, "./x/1"), *sample(2, 1, "./x/2")])
+    with (tmp_path / "a.tar").open("ab") as stream:
+        stream.write(bytes(3 << 20))
+    report = index_folder(tmp_path, IndexOptions())
+    assert report.index.num_samples == 2
+    assert check_folder(tmp_path, 8).faults == ()
+
+
 def test_an_index_that_came_with_its_shards_is_not_replaced(tmp_path):
     index = make_shards(tmp_path, [4, 4])
     with pytest.raises(DataError, match="has an index that was written with its shards"):
