@@ -75,7 +75,8 @@ def checked_label(value: Any) -> RawLabel:
     if value is None:
         raise NoLabelError("is missing (null, or empty)")
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
-        value = int(value[: len(str(MAX_CLASSES)) + 1])
+        digits = value.lstrip("-0") or "0"
+        value = int(digits[: len(str(MAX_CLASSES)) + 1]) * (-1 if value[0] == "-" else 1)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"is a {type(value).__name__}, not a whole number or a name")
     if isinstance(value, int) and not 0 <= value < MAX_CLASSES:

@@ -215,6 +215,13 @@ def test_labels_that_are_none_are_refused_by_sample(tmp_path, label, words):
         index_folder(tmp_path, IndexOptions())
 
 
+@pytest.mark.parametrize(("text", "label"), [(b"0000000012", 12), (b"000000000000", 0), (b" 0000000007\n", 7)])
+def test_zeros_before_a_number_do_not_change_it(text, label):
+    assert read_label(text, "cls") == label
+    with pytest.raises(ValueError, match="is -12, but labels run from 0"):
+        read_label(b"-000000000012", "cls")
+
+
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"{", b'{"class": 1.5}', b'{"class": true}', b'{"class": [1]}', b"3"])
 def test_json_that_holds_no_label_is_refused(data):
     with pytest.raises(ValueError, match="no JSON|a float|a bool|a list|not under"):
