@@ -190,10 +190,14 @@ def extension_of(size):
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def pax_of(text):
+def pax_header(size):
     info = tarfile.TarInfo("pax")
-    info.type, info.size = tarfile.XHDTYPE, len(text)
-    return info.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0") + tar_of(sample(9))
+    info.type, info.size = tarfile.XHDTYPE, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def pax_of(text):
+    return pax_header(len(text)) + text.ljust(512, b"\0") + tar_of(sample(9))
 
 
 ATTACKS = {
@@ -295,6 +299,15 @@ def test_many_members_take_no_memory():
     data = squeezed([header * 1000] * 20 + [TEN])
     assert grown_mib(lambda: read_all(data)) < 8  # tarfile would hold 20,000 records of over 1 kB
     assert split(read_all(data))[0] == expected(range(10))
+
+
+def test_headers_that_only_extend_a_member_take_no_memory():
+    text = [f"{MOST_EXTENSION_BYTES} {number}=".encode() for number in range(1000)]
+    records = (each.ljust(MOST_EXTENSION_BYTES - 1, b"x") + b"\n" for each in text)
+    data = squeezed(pax_header(MOST_EXTENSION_BYTES) + record for record in records)
+    assert len(data) < MIB
+    assert grown_mib(lambda: read_all(data)) < 30  # 64 MB of records
+    assert split(read_all(data + gzip.compress(TEN)))[1][0].endswith("(over 16 extensions before one member)")
 
 
 def test_one_worker_holds_at_most_its_buffer(tmp_path):

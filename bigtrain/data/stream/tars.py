@@ -6,6 +6,7 @@ tar, keeps a record of every member that it has seen, and believes any size. Her
 damaged, and memory does not grow with it.
 """
 
+import itertools
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from bigtrain.data.tar import Member, refusal, split_name
 BLOCK_BYTES = tarfile.BLOCKSIZE
 MOST_TAIL_BYTES = 1 << 20  # of zeros after the end marker: tar fills up a record, 10,240 bytes unless it is told
 MOST_EXTENSION_BYTES = 1 << 16  # of a long name or of pax records; file systems stop at 4,096 a path
+MOST_EXTENSIONS = 16  # before one member; tars that are written have up to two
 LONG_NAME, LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 EXTENSIONS = (LONG_NAME, LONG_LINK, tarfile.XGLTYPE, *PAX)
@@ -63,7 +65,7 @@ def _member(stream: ByteStream, entry: tarfile.TarInfo, most_bytes: Callable[[st
 def _entry(stream: ByteStream) -> tarfile.TarInfo | None:
     """Return the next member's header, with what extension headers before it say; None at the end marker."""
     name, pax = "", dict[str, str]()
-    while True:
+    for extensions in itertools.count():
         at = stream.offset
         block = stream.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
@@ -80,6 +82,8 @@ def _entry(stream: ByteStream) -> tarfile.TarInfo | None:
             if entry.type not in EXTENSIONS:
                 entry.name, entry.pax_headers = pax.get("path", name) or entry.name, pax
                 return entry
+            if extensions == MOST_EXTENSIONS:
+                raise ValueError(f"over {MOST_EXTENSIONS} extensions before one member")
             data = _extension(stream, entry)
             if entry.type == LONG_NAME:
                 name = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
