@@ -22,6 +22,7 @@ from bigtrain.data.settings import DataSettings
 from bigtrain.data.staging import sources
 from bigtrain.data.staging.patience import Patience
 from bigtrain.data.stream import bytes as stream_bytes
+from bigtrain.data.stream import samples as stream_samples
 from bigtrain.data.stream import shards as stream_shards
 from bigtrain.data.stream.feed import StreamFeed, some_images
 from bigtrain.data.stream.samples import HELD_MEMBERS, Sample, SampleRules, ShardSamples
@@ -257,6 +258,18 @@ def test_images_need_not_be_square(tmp_path):
     assert np.array_equal(batch.image_NCHW[1].permute(1, 2, 0).numpy(), pixels)
     with pytest.raises(DataError, match="the image is 7x4, not 4x4"):
         opened(tmp_path, ImageSpec(4, 3, 0)).opened(0, Share(0, 1)).load(1)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 200, 1000, 64 << 20])
+def test_no_sample_is_torn_where_many_share_a_name_before_their_first_dot(monkeypatch, most_bytes):
+    monkeypatch.setattr(stream_samples, "HELD_BYTES", most_bytes)
+    files = [file for number in range(200) for file in sample(number, f"v1.{number}")]
+    del files[101]  # so that every second member is an image no more
+    whole, faults = split(read_all(tar_of(files)))
+    assert whole == expected([number for number in range(200) if number != 50])
+    assert faults == ["v1.50: has no .cls beside it, so no label"]
+    plain = [file for number in range(5) for file in reversed(sample(number))]
+    assert split(read_all(tar_of(plain))) == (expected(range(5)), [])
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -43,8 +43,8 @@ def find_shards(place: str) -> tuple[StreamShard, ...]:
 def _shards(location: Location) -> Iterator[StreamShard]:
     folder, name = location.folder, location.shard
     if name is None and folder.endswith(SUFFIXES):  # compressed ones are no shards to `locations`
-        folder, _, name = folder.rpartition("/")
-        folder = folder or "."
+        folder, slash, name = folder.rpartition("/")
+        folder = folder or slash or "."
     if location.scheme is not None:
         if name is None:
             raise DataError(

@@ -97,8 +97,12 @@ class ShardSamples:
             for member in self._members:
                 if not self._rules.most_bytes(member.extension):
                     continue
-                if self._held and (member.key != self._held[0].key or self._is_full()):
+                if self._held and member.key != self._held[0].key:
                     yield from self._release()
+                elif self._is_full():
+                    yield from self._release(but=member.last_split[0])
+                if member.extension in IMAGE_EXTENSIONS:
+                    self._plain_key = member.key
                 self._held.append(member)
         except TarFaultError as error:
             key = self._held[0].key if self._held else ""
@@ -111,7 +115,8 @@ class ShardSamples:
             yield Fault(self._shard, 0, "", f"holds no image ({', '.join(IMAGE_EXTENSIONS)})")
 
     def _is_full(self) -> bool:
-        return len(self._held) >= HELD_MEMBERS or sum(len(member.data) for member in self._held) > HELD_BYTES
+        held = self._held
+        return len(held) >= HELD_MEMBERS or (len(held) > 1 and sum(len(member.data) for member in held) > HELD_BYTES)
 
     def _is_whole(self) -> bool:
         """Whether what is held is all that a sample needs, although the tar breaks off behind it."""
@@ -119,11 +124,15 @@ class ShardSamples:
         has_label = not self._rules.has_labels or label_extension(self._rules.label_place) in plain
         return has_label and not set(IMAGE_EXTENSIONS).isdisjoint(plain)
 
-    def _release(self) -> Iterator[Sample | Fault]:
-        """Yield the samples among the members that were held, which have one key before the first dot."""
-        held, self._held = self._held, []
-        if held and not set(IMAGE_EXTENSIONS).isdisjoint(member.extension for member in held):
-            self._plain_key = held[0].key
+    def _release(self, but: str | None = None) -> Iterator[Sample | Fault]:
+        """Yield the samples among the members that were held, which have one key before the first dot.
+
+        Args:
+            but: key before the last dot of the sample that goes on, which is held further if it is not all there is.
+        """
+        held = [member for member in self._held if member.last_split[0] != but]
+        kept = [member for member in self._held if member.last_split[0] == but]
+        held, self._held = (held, kept) if held else (kept, [])
         images: dict[str, list[Member]] = {}
         labels: dict[str, list[bytes]] = {}
         for member in held:

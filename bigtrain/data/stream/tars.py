@@ -6,7 +6,6 @@ tar, keeps a record of every member that it has seen, and believes any size. Her
 damaged, and memory does not grow with it.
 """
 
-import itertools
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -65,7 +64,8 @@ def _member(stream: ByteStream, entry: tarfile.TarInfo, most_bytes: Callable[[st
 def _entry(stream: ByteStream) -> tarfile.TarInfo | None:
     """Return the next member's header, with what extension headers before it say; None at the end marker."""
     name, pax = "", dict[str, str]()
-    for extensions in itertools.count():
+    extensions = 0
+    while True:
         at = stream.offset
         block = stream.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
@@ -82,7 +82,8 @@ def _entry(stream: ByteStream) -> tarfile.TarInfo | None:
             if entry.type not in EXTENSIONS:
                 entry.name, entry.pax_headers = pax.get("path", name) or entry.name, pax
                 return entry
-            if extensions == MOST_EXTENSIONS:
+            extensions += 1
+            if extensions > MOST_EXTENSIONS:
                 raise ValueError(f"over {MOST_EXTENSIONS} extensions before one member")
             data = _extension(stream, entry)
             if entry.type == LONG_NAME:
