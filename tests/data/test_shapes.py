@@ -153,6 +153,14 @@ def test_a_size_that_is_none_is_one_sentence(pictures, tmp_path, capsys, size):
     assert "--size is 0, but must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", ["99999", "9x8"])
+def test_a_size_that_training_would_refuse_is_refused_before_an_image_is_made(pictures, tmp_path, capsys, size):
+    limit = [] if size == "99999" else ["--max-pixels", "71"]
+    words = ["--labels", "none", "--size", size, *limit]
+    assert main(["shards", "folder", str(pictures), str(tmp_path / "out"), *words]) == 2
+    assert f"--size {size} makes images of " in capsys.readouterr().err
+
+
 def test_shards_of_others_that_are_not_square_are_indexed(tmp_path, capsys):
     write_tar(tmp_path / "a.tar", [(f"{number}.png", picture(number, 4, width=7)) for number in range(5)])
     assert main(["shards", "index", str(tmp_path), *JOBS]) == 0

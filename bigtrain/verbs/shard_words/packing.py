@@ -99,7 +99,8 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
     """Return how images become samples.
 
     Raises:
-        UsageError: a value is outside its range, or the format cannot hold the channels.
+        UsageError: a value is outside its range, the size is over the limit of pixels, or the format cannot hold the
+            channels.
     """
     side, width = parse_size(arguments.size)
     options = PackOptions(
@@ -117,6 +118,12 @@ def pack_options(arguments: argparse.Namespace) -> PackOptions:
         duplicates=arguments.duplicates,
         part=None if arguments.part is None else Part.parse(arguments.part),
     )
+    height, width = options.size
+    if height * width > options.max_pixels:
+        raise UsageError(
+            f"--size {arguments.size} makes images of {height * width} pixels, over --max-pixels "
+            f"({options.max_pixels}); take a smaller size, or raise that and data.max_pixels in recipes"
+        )
     refuse_format(options)
     return options
 
@@ -249,7 +256,7 @@ def _table_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="Parquet or Arrow file, or a folder of them")
     parser.add_argument("--image-column", metavar="NAME", help="column of images (the only one that can hold them)")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="column of labels (label)")
-    parser.add_argument("--no-labels", action="store_true", help="ignore labels")
+    parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
     unlabelled_argument(parser)
 
 
