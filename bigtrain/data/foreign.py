@@ -212,6 +212,11 @@ def label_all(
                 f"{folder}: no sample has a .cls, but {num_json} have a .json; say which of its keys is the "
                 "label with --label-key KEY, or that there are none with --no-labels"
             )
+        if options.keep_unlabelled:
+            raise DataError(
+                f"{folder}: no sample has a label, so there are no classes; leave --unlabelled keep out, and "
+                "labels with --no-labels"
+            )
         return ()
     for shard, sample in _samples(walked):
         if sample.label is None and not (options.keep_unlabelled and labelled):

@@ -149,6 +149,13 @@ def test_a_set_without_any_label_is_not_made_one_of_classes(tmp_path, capsys):
     write_tar(tmp_path / "others" / "a.tar", [pair for number in range(3) for pair in sample(number)])
     with pytest.raises(DataError, match="has no .json, though 0 others have one; mend it at its source, or leave"):
         index_folder(tmp_path / "others", IndexOptions("kind", keep_unlabelled=True))
+    for content in (None, b"-1"):
+        write_tar(tmp_path / "bare" / "a.tar", [pair for number in range(3) for pair in sample(number, content)])
+        assert main(["shards", "index", str(tmp_path / "bare"), "--jobs", "1", *KEEP]) == 6
+        assert "no sample has a label, so there are no classes" in capsys.readouterr().err
+    write_zip(tmp_path / "a.zip", [("0.png", picture(0)), ("dataset.json", b'{"labels": null}')])
+    assert main(["shards", "zip", str(tmp_path / "a.zip"), str(tmp_path / "out"), *FORM, *KEEP]) == 6
+    assert "a.zip has no labels in a dataset.json, so there are no classes" in capsys.readouterr().err
     (tmp_path / "a.csv").write_text("")
     assert main(["shards", *flat(tmp_path, f"csv:{tmp_path / 'a.csv'}"), str(tmp_path / "out"), *FORM, *KEEP]) == 6
     assert "has no label for 8 of 8 images" in capsys.readouterr().err
@@ -189,6 +196,16 @@ def test_they_are_read_as_minus_one_and_stay_when_shards_are_written_in_another_
     assert shards.num_unlabelled + shards.holdout().num_unlabelled == shards.whole().num_unlabelled == 10
     assert shards.label_counts.sum() + shards.num_unlabelled == shards.num_samples
     assert ShardSet.open(make_folder(tmp_path / "bare", 0)).num_unlabelled == 0
+
+
+def test_shards_with_an_index_are_written_again_without_any_label(some, tmp_path, capsys):
+    words = ["shards", "resize", str(some), str(tmp_path / "bare"), *FORM, "--channels", "1"]
+    assert main([*words, "--no-labels"]) == 0
+    assert pairs(tmp_path / "bare") == [(number, NO_LABEL) for number in range(40)]
+    index = FolderIndex.read(tmp_path / "bare")
+    assert (index.classes, index.num_unlabelled) == ((), 0)
+    assert main([*words, "--label-key", "kind"]) == 2
+    assert "--label-key kind is for shards without an index" in capsys.readouterr().err
 
 
 def make_folder(folder, num_classes):

@@ -51,6 +51,8 @@ def find_zip(path: Path, labels: str = "dataset", keep_unlabelled: bool = False)
         by_folder = [(name, _folder(path, name, keep_unlabelled)) for name in names]
         return with_labels(found, names, f"{path}, by folders,", by_folder, keep_unlabelled)
     pairs = _dataset(path) if labels == "dataset" and DATASET in members else []
+    if keep_unlabelled and labels == "dataset" and not pairs:
+        raise DataError(f"{path} has no labels in a {DATASET}, so there are no classes; leave --unlabelled keep out")
     return with_labels(found, names, f"{DATASET} in {path}", pairs, keep_unlabelled) if pairs else found
 
 

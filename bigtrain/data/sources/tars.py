@@ -12,8 +12,9 @@ from bigtrain.data.labels import numbers_of
 from bigtrain.data.pairs import SIDES
 from bigtrain.data.process import run_jobs
 from bigtrain.data.sources.found import Found, Source
+from bigtrain.data.sources.named import without_labels
 from bigtrain.data.walk import IndexOptions, walk
-from bigtrain.recipe.errors import DataError
+from bigtrain.recipe.errors import DataError, UsageError
 
 KIND = "shards in another form"
 
@@ -23,14 +24,21 @@ def find_shards(folder: Path, options: IndexOptions, jobs: int = 1) -> Found:
 
     Args:
         folder: with `index.json`, which then says labels and classes; or tars alone, which are walked.
-        options: where labels of tars without an index are.
+        options: where labels of tars without an index are, and whether labels are ignored.
         jobs: processes that walk.
 
     Raises:
         DataError: no shards, a damaged index or tar, a sample that is refused, or one without its label.
+        UsageError: a key of labels, which the index says already.
     """
     if (folder / INDEX_NAME).exists():
-        return _indexed(folder, FolderIndex.read(folder))
+        if options.label_key is not None:
+            raise UsageError(
+                f"--label-key {options.label_key} is for shards without an index, and the {INDEX_NAME} of {folder} "
+                "says where labels are; leave it out"
+            )
+        found = _indexed(folder, FolderIndex.read(folder))
+        return without_labels(found) if options.without_labels else found
     walked = list(run_jobs(partial(walk, options), shard_paths(folder), jobs))
     left_out: dict[str, int] = {}
     for shard in walked:

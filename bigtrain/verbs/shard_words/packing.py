@@ -219,7 +219,7 @@ def _find_zip(arguments: argparse.Namespace) -> AbstractContextManager[Found]:
 def _resize_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="folder of shards, with an index or without")
     parser.add_argument("--label-key", metavar="KEY", help="key of the label in .json members (labels are in .cls)")
-    parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
+    parser.add_argument("--no-labels", action="store_true", help="ignore labels")
     unlabelled_argument(parser)
     pairing_argument(parser)
 
@@ -256,7 +256,7 @@ def _table_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", type=Path, metavar="SRC", help="Parquet or Arrow file, or a folder of them")
     parser.add_argument("--image-column", metavar="NAME", help="column of images (the only one that can hold them)")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="column of labels (label)")
-    parser.add_argument("--no-labels", action="store_true", help="ignore labels of shards that have no index")
+    parser.add_argument("--no-labels", action="store_true", help="ignore labels")
     unlabelled_argument(parser)
 
 
