@@ -168,6 +168,19 @@ def test_shards_of_which_hardly_anything_is_whole_end_the_wait(tmp_path):
         opened(tmp_path, **how).opened(0, Share(0, 1)).load(1)
 
 
+@pytest.mark.parametrize("shuffle_samples", [1, 2000])
+def test_buffers_that_fill_do_not_make_the_share_of_what_is_bad_larger(tmp_path, shuffle_samples):
+    files = [file for n in range(100) for file in (sample(n)[:1] if n % 20 == 0 else sample(n))]  # 5 of 100
+    (tmp_path / "a.tar").write_bytes(tar_of(files))
+    shards = opened(tmp_path, on_error="skip", shuffle_samples=shuffle_samples)
+    stream = shards.opened(0, Share(0, 1))
+    counts = [len(stream.load(190).bad) for _ in range(5)]
+    assert 25 <= sum(counts) <= 75  # 50 of 1000
+    assert max(counts) <= 30
+    with pytest.raises(DataError, match="has no .cls beside it"):  # at once where it stops the run
+        opened(tmp_path, shuffle_samples=1_000_000_000).opened(0, Share(0, 1)).load(1)
+
+
 # Attacks.
 
 

@@ -115,7 +115,7 @@ class OpenStream:
         drawn = drawn_shards(len(shards.shards), settings.seed, position, share)
         key = stream_key("stream buffer", settings.seed, position, share.number)
         found = itertools.chain.from_iterable(self._samples(shard) for shard in drawn)
-        self._mixed = mixed(found, settings.shuffle_samples, random.Random(key))
+        self._mixed = mixed(found, settings.shuffle_samples, random.Random(key), settings.on_error == "skip")
 
     def load(self, count: int) -> Batch:
         """Return the next `count` samples that are whole, decoded, and what was bad on the way to them.
@@ -177,22 +177,36 @@ def drawn_shards(num_shards: int, seed: int, position: int, share: Share) -> Ite
     return (int(draw["url"]) for draw in itertools.islice(draws, share.number, None, share.of))
 
 
-def mixed(found: Iterator[Sample | Fault], most: int, rng: random.Random) -> Iterator[Sample | Fault]:
-    """Yield samples from a buffer of `most` of them, each time any with equal chance; faults pass at once."""
-    held: list[Sample] = []
+def mixed(
+    found: Iterator[Sample | Fault], most: int, rng: random.Random, hold_faults: bool = False
+) -> Iterator[Sample | Fault]:
+    """Yield samples from a buffer of `most` of them, each time any with equal chance.
+
+    Args:
+        found: samples and faults, endless.
+        most: how many are held.
+        rng: draws from the buffer.
+        hold_faults: have faults wait in the buffer too, so that there are as many of them among what is given as in the
+            data even while buffers fill; else they pass at once.
+    """
+    held: list[Sample | Fault] = []
     held_bytes = 0
     for each in found:
-        if isinstance(each, Fault):
+        if isinstance(each, Fault) and not hold_faults:
             yield each
             continue
         held.append(each)
-        held_bytes += len(each.data)
+        held_bytes += _bytes_of(each)
         while len(held) >= most or held_bytes > BUFFER_BYTES:
             at = rng.randrange(len(held))
             held[at], held[-1] = held[-1], held[at]
-            sample = held.pop()
-            held_bytes -= len(sample.data)
-            yield sample
+            one = held.pop()
+            held_bytes -= _bytes_of(one)
+            yield one
+
+
+def _bytes_of(found: Sample | Fault) -> int:
+    return len(found.data) if isinstance(found, Sample) else 0
 
 
 def _number(found: Sample | Fault) -> int:
