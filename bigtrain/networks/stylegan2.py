@@ -79,8 +79,9 @@ def block_sizes(image: ImageSpec, base: tuple[int, int]) -> list[tuple[int, int]
         height, width = image.size
         raise RecipeError(
             [
-                f"images are {height}x{width} px, but stylegan2 with base {base[0]}x{base[1]} makes that times a power "
-                f"of two, up to {LARGEST_SIDE} px; make shards of such a size, or choose another base"
+                f"images are {height}x{width} px, but stylegan2 with base {base[0]}x{base[1]} (both height x width) "
+                f"makes that times a power of two, up to {LARGEST_SIDE} px; make shards of such a size, or choose "
+                "another base"
             ]
         )
     return sizes

@@ -95,7 +95,9 @@ BAD_SIZES = [
 @pytest.mark.parametrize(("image", "base"), BAD_SIZES)
 def test_sizes_that_do_not_fit_are_refused(settings, image, base):
     height, width = image.size
-    with pytest.raises(RecipeError, match=rf"{height}x{width} px, but stylegan2 with base {base[0]}x{base[1]}"):
+    with pytest.raises(
+        RecipeError, match=rf"{height}x{width} px, but stylegan2 with base {base[0]}x{base[1]} \(both height x width\)"
+    ):
         settings(base=base).build(image)
 
 
