@@ -337,6 +337,18 @@ def test_indexed_shards_can_be_streamed_and_the_names_of_shards_tell_data_apart(
     assert "image 1 of it" in opened(tmp_path / "a").place((1 << 32) + 1)
 
 
+def test_names_of_shards_may_be_any_bytes_and_lie_at_the_root(tmp_path):
+    hashes = set()
+    for name in (b"\xff.tar", b"\xfe.tar"):
+        (tmp_path / os.fsdecode(name)).write_bytes(tar_of(samples([0])))
+        shards = opened(tmp_path)
+        hashes.add(shards.content_hash)
+        assert len(shards.opened(0, Share(0, 1)).load(2)) == 2
+    assert len(hashes) == 2
+    with pytest.raises(DataError, match=r"shard no-such-shard.tgz is missing in /;"):
+        opened("/no-such-shard.tgz")
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

@@ -83,7 +83,8 @@ class StreamSet:
     def content_hash(self) -> str:
         """Sha256 of the names of the shards, which is all that is known of what they hold."""
         names = "\n".join(sorted(shard.name for shard in self.shards))
-        return hashlib.sha256(f"stream {self.settings.label_key} {names}".encode()).hexdigest()
+        text = f"stream {self.settings.label_key} {names}"
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # file names are any bytes
 
     @property
     def signs_of_life(self) -> int:
