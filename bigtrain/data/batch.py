@@ -89,16 +89,17 @@ class Batch:
             DataError: images are not uint8 (float images would be scaled twice).
         """
         flip_N = None if flip_N is None else flip_N.to(device)
-        second = self.image_b_NCHW
+        there = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        second = there.image_b_NCHW
         return replace(
-            self._each(lambda tensor: tensor.to(device, non_blocking=True)),
-            image_NCHW=_on_device(self.image_NCHW, device, flip_N),
-            image_b_NCHW=None if second is None else _on_device(second, device, flip_N),
+            there,
+            image_NCHW=_ready(there.image_NCHW, flip_N),
+            image_b_NCHW=None if second is None else _ready(second, flip_N),
         )
 
 
-def _on_device(image_NCHW: Tensor, device: torch.device, flip_N: Tensor | None) -> Tensor:
-    image_NCHW = to_unit_range(image_NCHW.to(device, non_blocking=True))
+def _ready(image_NCHW: Tensor, flip_N: Tensor | None) -> Tensor:
+    image_NCHW = to_unit_range(image_NCHW)
     if flip_N is not None:
         image_NCHW = mirror(image_NCHW, flip_N)
     return image_NCHW.contiguous(memory_format=torch.channels_last)

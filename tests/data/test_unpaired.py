@@ -1,10 +1,13 @@
 """Two unpaired sets: each comes once in each of its own epochs, whatever the ranks, workers and stops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigtrain.data.balance import Balance
 from bigtrain.data.feed import Feed
@@ -219,3 +222,24 @@ def test_a_game_of_single_images_refuses_a_second_set_before_anything_is_opened(
         make_shards(tmp_path / name, [9 + more], size=(32, 32))
     recipe = load_recipe(RECIPE, [*TOY, *sets, "image.num_classes=3"], Recipe)
     assert open_shards(recipe).sample_kind == "unpaired"
+
+
+class Copies(TorchDispatchMode):
+    """Counts what is copied to another device."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") is not None:
+            self.shapes.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def test_each_image_is_copied_to_a_device_once(tmp_path):
+    both = open_two(make_two(tmp_path, [5], [9])).load(np.array([[1, 4], [2, 5]]))
+    for batch, images in ((both, 2), (replace(both, image_b_NCHW=None, label_b_N=None, sample_b_N=None), 1)):
+        with Copies() as copies:
+            batch.on_device(torch.device("meta"))
+        assert sorted(copies.shapes) == sorted(images * [(2,), (2,), (2, 1, 4, 4)])
