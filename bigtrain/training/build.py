@@ -65,14 +65,20 @@ def open_shards(recipe: Recipe) -> ShardSet | StreamSet:
             f"game.kind: {recipe.game.kind} trains on {SAMPLES[taken]}, but {recipe.data.shards} holds "
             f"{SAMPLES[given]}; point data.shards at {SAMPLES[taken]}"
         )
+    _refuse_unlabelled(recipe, "data.shards", shards)
+    if shards.second is not None:
+        _refuse_unlabelled(recipe, "data.shards_b", shards.second)
+    return shards
+
+
+def _refuse_unlabelled(recipe: Recipe, key: str, shards: ShardSet) -> None:
     num_unlabelled, game = shards.index.num_unlabelled, recipe.game
     if num_unlabelled and not game.takes_unlabelled:
         raise DataError(
-            f"data.shards: {num_unlabelled} of {shards.index.num_samples} samples of {recipe.data.shards} have no "
+            f"{key}: {num_unlabelled} of {shards.index.num_samples} samples of {shards.where} have no "
             f"label, and the game {game.kind} needs one of each; remove those and write the shards again, or write "
             "them without any labels (--labels none, --no-labels) to train without classes"
         )
-    return shards
 
 
 def build_game(recipe: Recipe, facts: DataFacts) -> Game:

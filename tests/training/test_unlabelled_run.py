@@ -34,3 +34,15 @@ def test_a_game_that_says_so_gets_them(recipe: Recipe, monkeypatch: pytest.Monke
     counts = facts_of(recipe, shards).label_counts
     assert shards.num_unlabelled + sum(counts or ()) == shards.num_samples == 46  # 5% are held out
     assert set(shards.load(shards.numbers()).label_N.tolist()) == {-1, 0, 1, 2}
+
+
+def test_of_two_sets_the_second_one_is_asked_for_labels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseToImageSettings, "takes", "unpaired")
+    make_shards(tmp_path / "whole", [16], size=(32, 32))
+    make_shards(tmp_path / "torn", [48], labels=LABELS, size=(32, 32))
+    more = ("image={side: 32, channels: 1, num_classes: 3}", "data.allow_sorted=true", f"data.shards_b={tmp_path}/torn")
+    two = load_recipe(RECIPE, toy_overrides(tmp_path / "whole", tmp_path / "run", *more), Recipe)
+    with pytest.raises(DataError, match=r"data.shards_b: 12 of 48 samples of \S*torn have no label"):
+        open_shards(two)
+    monkeypatch.setattr(NoiseToImageSettings, "takes_unlabelled", True)
+    assert open_shards(two).sample_kind == "unpaired"
