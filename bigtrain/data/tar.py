@@ -104,7 +104,7 @@ def _lower_last(extension: str) -> str:
 def refusal(entry: tarfile.TarInfo) -> str | None:
     """Return why no data set needs a member (a phrase), or None."""
     name = PurePosixPath(entry.name)
-    if not entry.isreg():
+    if not entry.isreg() or entry.issparse():  # what lies in the tar of a sparse file is not its content
         return "which is no regular file"
     if name.is_absolute() or ".." in name.parts:
         return "whose name leaves the folder"
