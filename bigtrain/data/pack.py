@@ -18,7 +18,17 @@ from bigtrain.data.finished import Note, note_path, plan_hash, remove_other_plan
 from bigtrain.data.index import FolderIndex, Pairing
 from bigtrain.data.pairs import IMAGES_EACH
 from bigtrain.data.parts import Part
-from bigtrain.data.pixels import DEFAULT_QUALITY, FORMAT_CHANNELS, Size, encode, fit, halves, is_enlarged, read_image
+from bigtrain.data.pixels import (
+    DEFAULT_QUALITY,
+    FORMAT_CHANNELS,
+    Size,
+    encode,
+    fit,
+    halves,
+    is_enlarged,
+    read_image,
+    refuse_proportions,
+)
 from bigtrain.data.process import run_jobs
 from bigtrain.data.shuffle import permutation
 from bigtrain.data.sources.found import Found, Opener, Source
@@ -232,6 +242,11 @@ def _take(source: Source, opener: Opener, pairing: Pairing, options: PackOptions
                 stored.append(encode(fitted, options.image_format, options.quality))
         except (ValueError, OSError) as error:
             raise _RejectedError(str(one.path), str(error)) from error
+    if source.second is not None:
+        try:
+            refuse_proportions(sizes[0], sizes[1], options.fit)
+        except ValueError as error:
+            raise _RejectedError(str(source.second.path), str(error)) from error
     return _Taken(tuple(stored), tuple(sizes), digest_of(contents))
 
 

@@ -100,6 +100,23 @@ def halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     return image.crop((0, 0, middle, image.height)), image.crop((middle, 0, image.width, image.height))
 
 
+def refuse_proportions(first: Size, second: Size, how: str) -> None:
+    """Check that `fit` takes the same part of both images of a pair; both sizes are height and width.
+
+    One may be larger, as for super-resolution: what is lost in rounding to whole pixels is allowed.
+
+    Raises:
+        ValueError: their proportions differ, so that they would be cut or framed in different places.
+    """
+    difference = abs(first[0] * second[1] - first[1] * second[0])
+    if how != "squash" and difference > max(*first, *second):
+        ours, theirs = (f"{width}x{height}" for height, width in (second, first))
+        raise ValueError(
+            f"is {ours} and the other one of its pair {theirs}, so that --fit {how} would not take the same part of "
+            "both (--fit squash would)"
+        )
+
+
 def fit(image: Image.Image, size: Size, how: str, resize_filter: str) -> Image.Image:
     """Bring an image to a size.
 

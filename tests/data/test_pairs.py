@@ -489,3 +489,33 @@ def test_a_game_of_single_images_and_figures_refuse_pairs_in_one_sentence(tmp_pa
     assert str(caught.value) == f"{start} point data.shards at single images"
     with pytest.raises(DataError, match="holds pairs of images, and figures are those of single ones"):
         open_images(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("size_b", "fit", "is_taken"),
+    [
+        ((8, 16), "crop", True),
+        ((9, 16), "crop", True),  # rounded to whole pixels
+        ((16, 8), "crop", False),
+        ((9, 9), "pad", False),
+        ((16, 8), "squash", True),
+    ],
+)
+def test_images_of_a_pair_that_would_be_cut_differently_are_refused(tmp_path, capsys, size_b, fit, is_taken):
+    for side, size in (("a", (4, 8)), ("b", size_b)):
+        (tmp_path / "src" / side).mkdir(parents=True)
+        Image.fromarray(numbered_image(1, size[0], 3, size[1])).save(tmp_path / "src" / side / "x.png")
+    words = ["--pairs", "folders", "--size", "4", "--fit", fit, *JOBS]
+    assert main(["shards", "folder", str(tmp_path / "src"), str(tmp_path / "out"), *words]) == (0 if is_taken else 6)
+    width, height = size_b[::-1]
+    said = f"b/x.png is {width}x{height} and the other one of its pair 8x4, so that --fit {fit} would not take the same"
+    assert (said in capsys.readouterr().err) != is_taken
+
+
+def test_an_index_says_what_samples_are_and_resize_says_so(tmp_path, capsys):
+    make_shards(tmp_path / "one", [3], size=(4, 6))
+    command = ["shards", "resize", str(tmp_path / "one"), str(tmp_path / "out"), "--size", "4", "--channels", "1"]
+    for pairs in ("halves", "members"):
+        assert main([*command, "--pairs", pairs, *JOBS]) == 2
+        assert f"--pairs {pairs} is for shards without an index, and the index.json of " in capsys.readouterr().err
+    assert main([*command, "--pairs", "none", *JOBS]) == 0

@@ -29,7 +29,7 @@ def find_shards(folder: Path, options: IndexOptions, jobs: int = 1) -> Found:
 
     Raises:
         DataError: no shards, a damaged index or tar, a sample that is refused, or one without its label.
-        UsageError: a key of labels, which the index says already.
+        UsageError: a key of labels, which the index says already, or another pairing than it says.
     """
     if (folder / INDEX_NAME).exists():
         if options.label_key is not None:
@@ -37,7 +37,13 @@ def find_shards(folder: Path, options: IndexOptions, jobs: int = 1) -> Found:
                 f"--label-key {options.label_key} is for shards without an index, and the {INDEX_NAME} of {folder} "
                 "says where labels are; leave it out"
             )
-        found = _indexed(folder, FolderIndex.read(folder))
+        index = FolderIndex.read(folder)
+        if options.pairing not in (None, index.pairing):
+            raise UsageError(
+                f"--pairs {options.pairing} is for shards without an index, and the {INDEX_NAME} of {folder} says "
+                f"--pairs {index.pairing}; leave it out"
+            )
+        found = _indexed(folder, index)
         return without_labels(found) if options.without_labels else found
     walked = list(run_jobs(partial(walk, options), shard_paths(folder), jobs))
     left_out: dict[str, int] = {}
