@@ -164,16 +164,24 @@ def find_unlabelled(source: Path) -> Found:
 
 def find_image_folder(root: Path, split: str = "train") -> Found:
     """Return what torchvision's ImageFolder reads: a folder a class, in `root/split` where it is there, else in `root`.
+    Images beside these folders are left out, as there.
 
     Raises:
         DataError: no such folder, or it holds no classes, see `find_classes`.
     """
     below = root / split
-    if below.is_dir():
-        return find_classes(below)
-    if split != "train":
-        raise DataError(f"{root} has no folder {split!r}; leave --split out where the classes lie right in it")
-    return find_classes(root)
+    if not below.is_dir():
+        if split != "train":
+            raise DataError(f"{root} has no folder {split!r}; leave --split out where the classes lie right in it")
+        below = root
+    if not _entries(below, "a sub-folder of images for each class")[0]:
+        raise DataError(
+            f"{below} holds no sub-folder, and so no class; name the folder that torchvision would be given"
+        )
+    found = find_classes(below, keep_unlabelled=True)
+    labelled = [source for source in found.sources if source.label != NO_LABEL]
+    loose = by_suffix(source.path for source in found.sources if source.label == NO_LABEL)
+    return replace(found, sources=labelled, other_files=dict(Counter(found.other_files) + Counter(loose)))
 
 
 LABELS: dict[str, Callable[[Path, bool], Found]] = {

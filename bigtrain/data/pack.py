@@ -21,6 +21,7 @@ from bigtrain.data.parts import Part
 from bigtrain.data.pixels import (
     DEFAULT_QUALITY,
     FORMAT_CHANNELS,
+    FORMAT_PIXELS,
     Size,
     encode,
     fit,
@@ -113,11 +114,17 @@ class _Done:
 
 
 def refuse_format(options: PackOptions) -> None:
-    """Check that the format holds the channels.
+    """Check that the format holds the channels and the size.
 
     Raises:
         UsageError: it does not.
     """
+    most = FORMAT_PIXELS.get(options.image_format)
+    if most is not None and max(options.size) > most:
+        raise UsageError(
+            f"--format {options.image_format} cannot hold {max(options.size)} pixels a side (at most {most}); choose "
+            "--format png"
+        )
     if options.channels not in FORMAT_CHANNELS[options.image_format]:
         raise UsageError(
             f"--format {options.image_format} cannot hold {options.channels} channels (it holds "

@@ -21,6 +21,7 @@ Format = Literal["jpg", "png", "webp"]
 
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FORMAT_PIXELS = {"jpg": 65_500, "webp": 16_383}  # a side at most: libjpeg's JPEG_MAX_DIMENSION, and 14 bits (RFC 9649)
 FORMAT_CHANNELS: dict[str, tuple[int, ...]] = {"jpg": (1, 3), "png": (1, 3, 4), "webp": (3, 4)}
 SOURCE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow's others include EPS, which runs Ghostscript
 DEFAULT_QUALITY = 95

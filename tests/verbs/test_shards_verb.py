@@ -65,7 +65,7 @@ def test_check_says_each_fault_and_returns_1(tmp_path, capsys):
     assert main(["shards", "check", str(tmp_path), "--jobs", "1"]) == 1
     said = capsys.readouterr().out
     assert f"fault: shard {index.shards[0].name}: has " in said
-    assert said.strip().endswith("1 faults")
+    assert said.strip().endswith("1 fault")
 
 
 def test_check_without_decoding_compares_bytes_and_headers_alone(tmp_path, capsys, monkeypatch):
@@ -130,6 +130,7 @@ def test_the_closing_table_counts_images_sizes_duplicates_and_rejections(source,
 
 def test_a_folder_as_torchvision_reads_it(source, tmp_path, capsys):
     out, words = str(tmp_path / "out"), ["--size", "16", "--jobs", "1"]
+    Image.new("RGB", (9, 9)).save(source / "cover.png")  # beside the classes, where torchvision does not look
     for root in (source, tmp_path / "sets"):
         assert main(["shards", "torchvision", "ImageFolder", str(root), out, *words]) == 0
         assert "12 images of 16x16x3 (jpg), 2 classes" in capsys.readouterr().out
@@ -139,6 +140,15 @@ def test_a_folder_as_torchvision_reads_it(source, tmp_path, capsys):
             source.rename(tmp_path / "sets" / "train")
     assert main(["shards", "torchvision", "ImageFolder", str(root), out, *words, "--split", "test"]) == 6
     assert "has no folder 'test'; leave --split out" in capsys.readouterr().err
+    assert main(["shards", "torchvision", "ImageFolder", str(root / "train" / "cat"), out, *words]) == 6
+    assert "holds no sub-folder, and so no class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "most"), [("jpg", 65_500), ("webp", 16_383)])
+def test_sizes_that_a_format_cannot_hold_are_refused_before_an_image_is_read(source, tmp_path, capsys, form, most):
+    words = ["--format", form, "--max-pixels", "64M", "--size", f"2x{most + 1}"]
+    assert main(["shards", "folder", str(source), str(tmp_path / "out"), *words]) == 2
+    assert f"--format {form} cannot hold {most + 1} pixels a side (at most {most})" in capsys.readouterr().err
 
 
 def test_zip_then_resize(source, tmp_path, capsys):

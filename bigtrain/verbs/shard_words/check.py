@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
         say(f"fault: {fault}")
     if len(report.faults) > LISTED_FAULTS:
         say(f"and {len(report.faults) - LISTED_FAULTS} more faults")
-    say(f"{len(report.faults)} faults" if report.faults else "no fault")
+    say({0: "no fault", 1: "1 fault"}.get(len(report.faults), f"{len(report.faults)} faults"))
     return EXIT_FAULTS if report.faults else 0
 
 
