@@ -104,7 +104,9 @@ def _lower_last(extension: str) -> str:
 def refusal(entry: tarfile.TarInfo) -> str | None:
     """Return why no data set needs a member (a phrase), or None."""
     name = PurePosixPath(entry.name)
-    if not entry.isreg() or entry.issparse():  # what lies in the tar of a sparse file is not its content
+    if entry.issparse() or entry.type == tarfile.GNUTYPE_SPARSE:
+        return "which is sparse, so that what lies in the tar is not its content"
+    if not entry.isreg():
         return "which is no regular file"
     if name.is_absolute() or ".." in name.parts:
         return "whose name leaves the folder"

@@ -151,7 +151,7 @@ class Canary:
         (special("a.png", tarfile.LNKTYPE, "0000.png"), "no regular file"),
         (special("a.png", tarfile.FIFOTYPE), "no regular file"),
         (special("a.png", tarfile.CHRTYPE), "no regular file"),
-        (special("a.png", tarfile.GNUTYPE_SPARSE), "no regular file"),
+        (special("a.png", tarfile.GNUTYPE_SPARSE), "member 'a.png', which is sparse"),
         (("/etc/a.png", picture(0)), "member '/etc/a.png', whose name leaves the folder"),
         (("../a.png", picture(0)), "whose name leaves the folder"),
         (("x/../../a.png", picture(0)), "whose name leaves the folder"),
