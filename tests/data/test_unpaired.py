@@ -204,8 +204,13 @@ def test_staged_copies_of_both_sets_read_alike(tmp_path, workers):
     orders = [shards.order(SEED, 2).samples(np.arange(48)) for shards in (plain, staged)]
     assert orders[0].tolist() == orders[1].tolist()
     assert played(staged, 2, 2, 3, workers, range(0, 48, 12), 12).tolist() == orders[0].tolist()
-    with pytest.raises(DataError, match=r"data.cache_gib: .* cannot hold the 6 shards of a shuffle window"):
-        open_two(places, cache_dir=str(tmp_path / "cache"), cache_gib=1e-5)
+    gib = sum(entry.bytes for part in (plain, plain.second) for entry in part.index.shards) / 2**30
+    small = {"cache_dir": str(tmp_path / "cache"), "shuffle_window_shards": 2}
+    for room in (0.99 * gib, 1e-9):  # the larger one holds a window of both sets, but not those of the next one too
+        words = "cannot hold the 4 shards of a shuffle window of both sets with those of the next one, which together"
+        with pytest.raises(DataError, match=f"data.cache_gib: .* {words} take up to {gib:.3g}; give that, or lower"):
+            open_two(places, **small, cache_gib=room)
+    assert open_two(places, **small, cache_gib=1.01 * gib).num_samples == 18
 
 
 def test_a_game_of_single_images_refuses_a_second_set_before_anything_is_opened(tmp_path, monkeypatch):

@@ -95,9 +95,13 @@ def check_room(indexes: Sequence[FolderIndex], window_shards: int, limit_gib: fl
     one, two = (sum(sum(each[: times * window_shards]) for each in sizes) / GIB for times in (1, 2))
     if (one if len(indexes) == 1 else two) > limit_gib:
         held = sum(min(window_shards, len(each)) for each in sizes)
+        needed = (
+            f"window, which take up to {one:.3g}; give {two:.3g}, so that the next window can come meanwhile"
+            if len(indexes) == 1
+            else f"window of both sets with those of the next one, which together take up to {two:.3g}; give that"
+        )
         raise DataError(
-            f"data.cache_gib: {limit_gib:g} GiB cannot hold the {held} shards of a shuffle "
-            f"window, which take up to {one:.3g}; give {two:.3g}, so that the next window can come meanwhile, or lower "
+            f"data.cache_gib: {limit_gib:g} GiB cannot hold the {held} shards of a shuffle {needed}, or lower "
             "data.shuffle_window_shards"
         )
 
