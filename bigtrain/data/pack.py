@@ -247,13 +247,9 @@ def _take(source: Source, opener: Opener, pairing: Pairing, options: PackOptions
                 sizes.append((part.height, part.width))
                 fitted = fit(part, options.size, options.fit, options.filter)
                 stored.append(encode(fitted, options.image_format, options.quality))
+            refuse_proportions(sizes[0], sizes[-1], options.fit)
         except (ValueError, OSError) as error:
             raise _RejectedError(str(one.path), str(error)) from error
-    if source.second is not None:
-        try:
-            refuse_proportions(sizes[0], sizes[1], options.fit)
-        except ValueError as error:
-            raise _RejectedError(str(source.second.path), str(error)) from error
     return _Taken(tuple(stored), tuple(sizes), digest_of(contents))
 
 
