@@ -19,7 +19,7 @@ import torch
 
 from bigtrain.data.pixels import encode
 from bigtrain.data.settings import DataSettings
-from bigtrain.data.staging import sources
+from bigtrain.data.staging import patience, sources
 from bigtrain.data.staging.patience import Patience
 from bigtrain.data.stream import bytes as stream_bytes
 from bigtrain.data.stream import samples as stream_samples
@@ -54,7 +54,7 @@ DEADLINE_S = 30  # far over the seconds it takes: a hang detector
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Fail in fractions of a second; processes forked from here inherit it."""
-    monkeypatch.setattr(stream_bytes, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(sources, "STALL_S", 0.5)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 

@@ -3,19 +3,16 @@
 import hashlib
 import logging
 import os
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 from bigtrain.data.staging.beside import beside
-from bigtrain.data.staging.patience import Patience
+from bigtrain.data.staging.patience import Patience, pause_s
 from bigtrain.data.staging.sources import Source, SourceError
 from bigtrain.recipe.errors import DataError
 
 ATTEMPTS = 5
-FIRST_PAUSE_S = 1.0  # doubled after each failure
-JITTER = 0.25  # of a pause, so that nodes that failed together do not come back together
 
 Result = TypeVar("Result")
 
@@ -89,9 +86,9 @@ def _attempts(place: str, once: Callable[[], Result], patience: Patience) -> Res
                     f"{place} could not be fetched{after}: {error}; see that data.shards names a folder that "
                     "`bigtrain shards` has written and that it is whole, then start again"
                 ) from error
-            pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1) * random.SystemRandom().uniform(1 - JITTER, 1 + JITTER)
-            log.warning("%s: attempt %d of %d failed: %s; again in %.1f s", place, attempt, ATTEMPTS, error, pause_s)
-        patience.sleep(pause_s)
+            wait_s = pause_s(attempt)
+            log.warning("%s: attempt %d of %d failed: %s; again in %.1f s", place, attempt, ATTEMPTS, error, wait_s)
+        patience.sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
 
 

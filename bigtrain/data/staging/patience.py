@@ -3,11 +3,20 @@
 import ctypes
 import multiprocessing.sharedctypes
 import os
+import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 POLL_S = 0.1
+FIRST_PAUSE_S = 1.0  # after a failure, before the next attempt; doubled after each further one
+JITTER = 0.25  # of a pause, so that nodes that failed together do not come back together
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to wait after the given number of failures in a row, seconds."""
+    spread = random.SystemRandom().uniform(1 - JITTER, 1 + JITTER)
+    return FIRST_PAUSE_S * 2.0 ** (failures - 1) * spread
 
 
 class Patience:

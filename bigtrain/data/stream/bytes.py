@@ -5,12 +5,11 @@ A source that fails is opened again and read on from where it broke off, as data
 
 import itertools
 import logging
-import random
 import zlib
 from collections.abc import Iterable, Iterator
 
-from bigtrain.data.staging.fetch import ATTEMPTS, FIRST_PAUSE_S, JITTER
-from bigtrain.data.staging.patience import Patience
+from bigtrain.data.staging.fetch import ATTEMPTS
+from bigtrain.data.staging.patience import Patience, pause_s
 from bigtrain.data.staging.sources import Source, SourceError
 from bigtrain.recipe.errors import DataError
 
@@ -87,9 +86,9 @@ def blocks_of(source: Source, name: str, patience: Patience) -> Iterator[bytes]:
                     f"{place} could not be read{after}: {error}; see that data.shards names shards that are there, "
                     "then resume"
                 ) from error
-            pause_s = FIRST_PAUSE_S * 2 ** (failures - 1) * random.SystemRandom().uniform(1 - JITTER, 1 + JITTER)
-            log.warning("%s: attempt %d of %d: %s; again in %.1f s", place, failures, ATTEMPTS, error, pause_s)
-        patience.sleep(pause_s)
+            wait_s = pause_s(failures)
+            log.warning("%s: attempt %d of %d: %s; again in %.1f s", place, failures, ATTEMPTS, error, wait_s)
+        patience.sleep(wait_s)
 
 
 def inflated(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from bigtrain.data.staging import cache as cache_module
-from bigtrain.data.staging import fetch, prefetch, sources
+from bigtrain.data.staging import patience, prefetch, sources
 from tests.data.staging.shard_server import serving
 from tests.shard_factory import make_shards
 
@@ -14,7 +14,7 @@ from tests.shard_factory import make_shards
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Fail in fractions of a second; processes forked from here inherit it."""
-    monkeypatch.setattr(fetch, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(sources, "STALL_S", 0.5)
     monkeypatch.setattr(prefetch, "POLL_S", 0.02)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -17,6 +17,7 @@ from bigtrain.data.index import FolderIndex
 from bigtrain.data.places import Staging
 from bigtrain.data.shards import ShardSet
 from bigtrain.data.staging import fetch, sources
+from bigtrain.data.staging import patience as waits
 from bigtrain.recipe.errors import DataError
 from bigtrain.recipe.layout import Layout
 from tests.data.staging.shard_server import serving
@@ -241,7 +242,7 @@ def test_a_wait_shows_signs_of_life_and_can_be_ended(origin, server, cache_dir):
 
     before = patience.signs
     patience.give_way = give_way
-    fetch.FIRST_PAUSE_S = 10.0  # restored by short_waits
+    waits.FIRST_PAUSE_S = 10.0  # restored by short_waits
     started_s = time.monotonic()
     with pytest.raises(StopError):
         shards.load([0])
