@@ -90,7 +90,7 @@ def _unknown(scheme: str) -> str:
     if scheme == "file":
         return "file: is no place that shards are read from; write the path itself"
     close = nearest(scheme, list(SCHEMES))
-    hint = f"did you mean {close}://?" if close else "write a folder (./ before one with a colon)"
+    hint = f"did you mean {close}://?" if close else "write a folder (./ before one with a colon);"
     return f"{scheme}: is no place that shards are read from, and commands are never run; {hint} known: {known}"
 
 
