@@ -1,6 +1,7 @@
 """What images of a run are: the one fact that data, networks and metrics share."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Self
 
 SampleKind = Literal["image", "pair", "unpaired"]
@@ -23,6 +24,7 @@ class ImageSpec:
     width: int | None = None
 
     @classmethod
+    @lru_cache  # the feed asks for it with every image
     def of_size(cls, size: tuple[int, int], channels: int, num_classes: int) -> Self:
         """Return the spec of images of a height and a width in pixels: one form for one size, so that they compare."""
         height, width = size
